@@ -1,0 +1,51 @@
+# Every target works in a fresh clone: `.venv` is made on first use, with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread per process: pytest-xdist runs two of them on two cores.
+SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+PYTEST := $(SINGLE) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: help setup demo test test-slow lint types imports docs format clean
+
+help:
+	@echo "make demo       adapt a backbone to generated surfaces with defects (under 90 s, offline)"
+	@echo "make test       everything that must pass before a commit"
+	@echo "make test-slow  the tests marked slow"
+	@echo "make setup      create .venv and install everything"
+	@echo "make format     let ruff format the code"
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m recipes.vision fit --config recipes/vision/configs/demo.yaml --run_test true
+
+test: lint types imports docs
+	$(PYTEST) -m "not slow and not gpu and not network"
+
+test-slow: setup
+	$(PYTEST) -m "slow and not gpu and not network"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,6 @@
+"""LightningModules that the recipes, and other projects, build on."""
+
+from lightning_transfer.modules.classification import ClassificationModule
+from lightning_transfer.modules.transfer import TransferModule, read_checkpoint
+
+__all__ = ["ClassificationModule", "TransferModule", "read_checkpoint"]

@@ -1,0 +1,237 @@
+"""The plain data that travels between layers: backbone cards, records, batches, schemas.
+
+Nothing here imports torch, so that the command line can answer before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SPLITS", "BackboneCard", "Batch", "Calibration", "ModelOutput", "Record", "Schema", "Split", "Task"]
+
+Split = Literal["train", "val", "calibration", "test", "predict"]
+Task = Literal["multiclass", "binary", "multilabel"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test", "predict")
+
+
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the fields of ``cls``, so that a file written by a later version still loads."""
+    names = {item.name for item in fields(cls)}
+    return {key: value for key, value in values.items() if key in names}
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """What one must know to use a pretrained backbone correctly; travels in every checkpoint.
+
+    Attributes:
+        name: What the user asked for, such as ``timm/resnet18.a1_in1k``.
+        architecture: ``library/model`` that rebuilds the network without weights.
+        source: Where the weights came from: ``timm``, ``torchvision``, ``hf``, ``embedded``, ``local`` or ``random``.
+        licence: Of the weights; ``unknown`` is printed at the start of a run.
+        num_features: Width of the pooled features that the backbone returns.
+        num_parameters: Count of the backbone's parameters, without any head.
+        modality: ``image``, ``text`` or ``audio``.
+        input_size: ``(channels, height, width)`` in pixels for images, else None.
+        mean: Per channel, of inputs scaled to ``[0, 1]``.
+        std: Per channel, of inputs scaled to ``[0, 1]``.
+        interpolation: Resampling filter of the pretraining: ``bilinear`` or ``bicubic``.
+        padding: ``tf_same`` pads stride-2 convolutions at the right and bottom only.
+        batchnorm: ``folded`` statistics are identity and must stay in eval mode while fine-tuning.
+        pretraining: The data and task the weights were trained on.
+        pooling: ``mean`` or ``cls`` for token models, else empty.
+        architecture_config: The library's own configuration, enough to build the network with no hub at hand.
+        processor: Tokenizer or feature extractor settings, as plain values.
+    """
+
+    name: str
+    architecture: str
+    source: str = "random"
+    licence: str = "unknown"
+    num_features: int = 0
+    num_parameters: int = 0
+    modality: Literal["image", "text", "audio"] = "image"
+    input_size: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str = "bilinear"
+    padding: Literal["torch", "tf_same"] = "torch"
+    batchnorm: Literal["live", "folded"] = "live"
+    pretraining: str = "none"
+    pooling: str = ""
+    architecture_config: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, dicts, numbers and strings, fit for YAML and ``torch.load(weights_only=True)``."""
+        return _plain({item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BackboneCard:
+        """Rebuild a card from `to_dict`; unknown keys are ignored.
+
+        Example:
+            >>> card = BackboneCard(name="timm/resnet18", architecture="timm/resnet18", mean=(0.5, 0.5, 0.5))
+            >>> BackboneCard.from_dict(card.to_dict()) == card
+            True
+        """
+        known = _known(cls, values)
+        for key in ("input_size", "mean", "std"):
+            if known.get(key) is not None:
+                known[key] = tuple(known[key])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of data, the same in every recipe.
+
+    Attributes:
+        id: Unique within the data set; appears in predictions and reports.
+        input: What the reader turns into a tensor: a path, a text, or an array.
+        label: Class name; for multi-label a tuple of ``1.0``, ``0.0`` or None (missing), one for each class.
+        split: ``train``, ``val``, ``calibration``, ``test``, ``predict``, or None before splitting.
+        group: What must stay on one side of a split: tile, patient, speaker, customer. None if unknown.
+        meta: Further columns, as read; slices are made from them.
+    """
+
+    id: str
+    input: Any
+    label: str | tuple[float | None, ...] | None = None
+    split: Split | None = None
+    group: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Batch(NamedTuple):
+    """What every dataloader of ours yields; Lightning moves it between devices as it is.
+
+    Attributes:
+        input: Tensor, or dict of tensors, that the backbone takes; first axis is the batch.
+        target: Labels: ``(N,)`` int64 for multi-class, else ``(N,)`` or ``(N, C)`` float, NaN where missing; None if
+            unknown.
+        index: Position of each record in its split, ``(N,)`` int64.
+    """
+
+    input: Any
+    target: Tensor | None
+    index: Tensor
+
+
+class ModelOutput(NamedTuple):
+    """What ``predict_step`` returns for a batch, and what the evaluation concatenates.
+
+    Attributes:
+        logits: Class scores ``(N, C)``, unnormalised, before temperature.
+        features: Pooled backbone features ``(N, F)``.
+        target: As in `Batch`.
+        index: As in `Batch`.
+    """
+
+    logits: Tensor
+    features: Tensor
+    target: Tensor | None
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on the calibration split after training; the identity before.
+
+    Attributes:
+        temperature: Divides the logits.
+        threshold: On the score ``1 - p(negative class)``, or on the probability of the positive class; None: arg max.
+        rule: In words, how the threshold was chosen.
+        n: Records of the calibration split.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    rule: str = "not fitted"
+    n: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """Rebuild from `to_dict`."""
+        return cls(**_known(cls, values))
+
+
+@dataclass(frozen=True)
+class Schema:
+    """All that a module may know about its data, and all that a checkpoint must remember of it.
+
+    Attributes:
+        task: ``multiclass``, ``binary`` or ``multilabel``.
+        classes: Names, in the order of the logits. Binary: ``(negative, positive)`` with one logit.
+        counts: Split -> class -> number of records.
+        negative_class: The class that means "nothing found" (``free``, ``good``); the decision score is one minus its
+            probability.
+        num_groups: Split -> number of groups; empty when groups are unknown.
+        columns: Names of the further columns that slices can be made from.
+        sampling: ``weighted`` when training batches are already balanced by a sampler, else None.
+        preprocessing: Full specification that turns a file into the backbone's input.
+        fingerprint: Hash of ids, labels, groups and splits.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    negative_class: str | None = None
+    num_groups: Mapping[str, int] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    sampling: str | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of class names."""
+        return len(self.classes)
+
+    @property
+    def num_logits(self) -> int:
+        """Width of the head: one for binary, else one for each class.
+
+        Example:
+            >>> Schema(task="binary", classes=("good", "bad")).num_logits
+            1
+        """
+        return 1 if self.task == "binary" else len(self.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, dicts, numbers and strings."""
+        return _plain({item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Schema:
+        """Rebuild a schema from `to_dict`.
+
+        Example:
+            >>> schema = Schema(task="multiclass", classes=("a", "b"), negative_class="a")
+            >>> Schema.from_dict(schema.to_dict()) == schema
+            True
+        """
+        known = _known(cls, values)
+        for key in ("classes", "columns"):
+            if key in known:
+                known[key] = tuple(known[key])
+        return cls(**known)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of containers
+    """Turn mappings into dicts and tuples into lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Surface-defect detection: classify images of parts, and say which are defective."""
