@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 __all__ = ["FORMULA_CLASSES", "FormulaImages"]
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32 throughout
 Texture = Callable[[np.random.Generator, int], Array]
 
 # Each class is one texture with one kind of mark on it, so a network has to see both scales at once.
@@ -55,7 +55,9 @@ def _filtered(rng: np.random.Generator, size: int, amplitude: Array) -> Array:
 
 def _wave(rng: np.random.Generator, phase: Array) -> Array:
     """Turn a phase into a wave between a sine and a square."""
-    return np.tanh(np.float32(rng.uniform(0.5, 4)) * np.sin(np.float32(2 * np.pi) * (phase + np.float32(rng.random()))))
+    sharpness = np.float32(rng.uniform(0.5, 4))
+    wave: Array = np.sin(np.float32(2 * np.pi) * (phase + np.float32(rng.random())))
+    return np.asarray(np.tanh(sharpness * wave))
 
 
 def _grating(low: float, high: float) -> Texture:
@@ -116,7 +118,7 @@ def _walls(rng: np.random.Generator, size: int) -> Array:
     distance, _ = _distances(rng, size)
     first, second = np.sqrt(np.partition(distance, 1, axis=0)[:2])
     sign = np.float32(rng.choice((-1, 1)))
-    return sign * np.exp(-(second - first).reshape(size, size) * np.float32(rng.uniform(20, 50)))
+    return np.asarray(sign * np.exp(-(second - first).reshape(size, size) * np.float32(rng.uniform(20, 50))))
 
 
 def _rings(rng: np.random.Generator, size: int) -> Array:
@@ -204,7 +206,7 @@ def _patch(rng: np.random.Generator, size: int) -> Array:
     outline = 1 + np.float32(rng.uniform(0, 0.3)) * np.sin(angle * int(rng.integers(2, 6)))
     radius = np.hypot(u, v * np.float32(rng.uniform(1, 1.8))) / outline
     edge = np.minimum((radius - np.float32(rng.uniform(0.1, 0.28))) * np.float32(rng.uniform(15, 80)), 30)
-    return np.float32(rng.choice((-1, 1)) * rng.uniform(1.2, 2.5)) / (1 + np.exp(edge))
+    return np.asarray(np.float32(rng.choice((-1, 1)) * rng.uniform(1.2, 2.5)) / (1 + np.exp(edge)))
 
 
 _TEXTURES: dict[str, Texture] = {
@@ -252,8 +254,8 @@ def _render(rng: np.random.Generator, label: int, size: int) -> Array:
     level, gain = np.full(3, rng.uniform(0.25, 0.75)), np.full(3, rng.uniform(0.06, 0.2))
     if rng.random() < 0.5:
         level, gain = level + rng.uniform(-0.2, 0.2, 3), gain * rng.choice((-1, 1), 3) * rng.uniform(0.4, 1.5, 3)
-    colour = gain.astype(np.float32)[:, None, None] * image + level.astype(np.float32)[:, None, None]
-    return np.clip(colour, 0, 1, out=colour)
+    colour: Array = gain.astype(np.float32)[:, None, None] * image + level.astype(np.float32)[:, None, None]
+    return colour.clip(0, 1)
 
 
 class FormulaImages(Dataset[tuple[Tensor, int]]):
@@ -313,7 +315,7 @@ class FormulaImages(Dataset[tuple[Tensor, int]]):
         mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (self.mean, self.std))
         return (torch.from_numpy(image) - mean) / std, label
 
-    def draw(self, index: int) -> tuple[NDArray[Any], int]:
+    def draw(self, index: int) -> tuple[Array, int]:
         """Draw one image without normalisation.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -197,7 +197,8 @@ class ClassificationModule(TransferModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the outputs; `lightning_transfer.evaluation` computes the numbers, with intervals, from all of them."""
         output = self.predict_step(batch, batch_idx)
-        self.test_outputs.append(ModelOutput(*(None if item is None else item.cpu() for item in output)))
+        target = None if output.target is None else output.target.cpu()
+        self.test_outputs.append(ModelOutput(output.logits.cpu(), output.features.cpu(), target, output.index.cpu()))
 
     def rebuild_arguments(self) -> dict[str, Any]:
         """Add the loss, so that a restored module reports the same ``val_loss``."""

@@ -1,0 +1,252 @@
+"""Make the embedded image backbone again from nothing: pretrain it on formula-driven images.
+
+Question: does a network that has seen only formulas transfer to real surfaces?
+
+    nice -n 10 python benchmarks/pretrain_embedded.py                                  # about 10 minutes on two cores
+    python benchmarks/pretrain_embedded.py --probe-only ../shared/data/magnetic_tile   # the second table
+
+The first line writes ``formula_resnet_tiny.safetensors`` and its card into ``lightning_transfer/backbones/embedded``.
+The second trains nothing but linear probes, on a copy of the features; nothing of that data is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
+
+NAME = "formula_resnet_tiny"
+EMBEDDED = Path(__file__).parents[1] / "lightning_transfer" / "backbones" / "embedded"
+SIZE = 64
+TRAIN_SEED, HELD_OUT_SEED = 0, 1_000_003
+ARCHITECTURE = "resnet10t"
+ARCHITECTURE_CONFIG: dict[str, Any] = {
+    "layers": [1, 1, 1, 1],
+    "channels": [32, 64, 128, 192],
+    "stem_width": 8,
+    "stem_type": "deep_tiered",
+    "avg_down": True,
+}
+
+
+def build_backbone() -> nn.Module:
+    """Build the backbone with random weights."""
+    import timm
+
+    backbone: nn.Module = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, **ARCHITECTURE_CONFIG)
+    return backbone
+
+
+def draw(num_images: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw a whole set of images as bytes, ``(N, 3, 64, 64)``, and their labels."""
+    source = FormulaImages(num_images, size=SIZE, seed=seed)
+    images = np.empty((num_images, 3, SIZE, SIZE), dtype=np.uint8)
+    for index in range(num_images):
+        images[index] = np.rint(source.draw(index)[0] * 255)
+    return torch.from_numpy(images), torch.arange(num_images) % len(FORMULA_CLASSES)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Scale bytes to ``[0, 1]``, then by the mean and deviation of the card."""
+    return (images.float() / 255 - 0.5) / 0.25
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn and mirror a batch by one of the eight symmetries of the square, and shift it by a few pixels."""
+    turn, mirror, dx, dy = torch.randint(0, 1 << 16, (4,), generator=generator).tolist()
+    images = torch.rot90(images, turn % 4, (2, 3))
+    images = images.flip(3) if mirror % 2 else images
+    padded = nn.functional.pad(images, (4, 4, 4, 4), mode="reflect")
+    return padded[:, :, dy % 9 : dy % 9 + SIZE, dx % 9 : dx % 9 + SIZE].contiguous()
+
+
+@torch.no_grad()
+def features_of(backbone: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
+    """Return pooled features of byte images."""
+    backbone.eval()
+    return torch.cat([backbone(normalise(part)) for part in images.split(batch)])
+
+
+def pretrain(args: argparse.Namespace) -> tuple[nn.Module, nn.Linear]:
+    """Train backbone and source head by AdamW under one cosine cycle."""
+    torch.manual_seed(TRAIN_SEED)
+    generator = torch.Generator().manual_seed(TRAIN_SEED)
+    started = time.perf_counter()
+    images, labels = draw(args.images, TRAIN_SEED)
+    print(f"Drew {len(images)} images in {time.perf_counter() - started:.0f} s", flush=True)
+    backbone = build_backbone()
+    head = nn.Linear(int(backbone.num_features), len(FORMULA_CLASSES))  # type: ignore[arg-type]
+    parameters = [*backbone.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.05)
+    steps = len(images) // args.batch_size
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, args.lr, total_steps=args.epochs * steps, pct_start=0.15, cycle_momentum=False
+    )
+    for epoch in range(args.epochs):
+        backbone.train()
+        order = torch.randperm(len(images), generator=generator)
+        total, correct, started = 0.0, 0, time.perf_counter()
+        for step in range(steps):
+            chosen = order[step * args.batch_size : (step + 1) * args.batch_size]
+            logits = head(backbone(augment(normalise(images[chosen]), generator)))
+            loss = nn.functional.cross_entropy(logits, labels[chosen], label_smoothing=0.05)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach())
+            correct += int((logits.argmax(1) == labels[chosen]).sum())
+        accuracy = correct / (steps * args.batch_size)
+        seconds = time.perf_counter() - started
+        print(f"epoch {epoch:2d}  loss {total / steps:.3f}  accuracy {accuracy:.3f}  {seconds:.0f} s", flush=True)
+    return backbone, head
+
+
+def pack(backbone: nn.Module, head: nn.Linear) -> dict[str, Tensor]:
+    """Return the tensors to store: matrices and kernels in half precision, vectors and statistics as they are."""
+    tensors = {**backbone.state_dict(), **{f"source_head.{name}": value for name, value in head.state_dict().items()}}
+    return {
+        name: (value.half() if value.ndim > 1 else value.clone()).contiguous()
+        for name, value in sorted(tensors.items())
+    }
+
+
+def unpack(tensors: dict[str, Tensor]) -> tuple[nn.Module, nn.Linear]:
+    """Rebuild backbone and source head from stored tensors."""
+    backbone = build_backbone()
+    backbone.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("source_head.")})
+    head = nn.Linear(int(backbone.num_features), len(FORMULA_CLASSES))  # type: ignore[arg-type]
+    head.load_state_dict({key: tensors[f"source_head.{key}"] for key in ("weight", "bias")})
+    return backbone.eval(), head.eval()
+
+
+def write_card(folder: Path, backbone: nn.Module, images: int, epochs: int) -> None:
+    """Write the card that stands beside the weights."""
+    card = {
+        "name": f"embedded/{NAME}",
+        "architecture": f"timm/{ARCHITECTURE}",
+        "architecture_config": ARCHITECTURE_CONFIG,
+        "source": "embedded",
+        "licence": "Apache-2.0",
+        "modality": "image",
+        "num_features": int(backbone.num_features),  # type: ignore[arg-type]
+        "num_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "input_size": [3, SIZE, SIZE],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "interpolation": "bilinear",
+        "padding": "torch",
+        "batchnorm": "live",
+        "pretraining": (
+            f"{images} formula-driven images of {len(FORMULA_CLASSES)} classes (16 textures, each with 4 kinds of "
+            f"mark; FormulaImages, seed {TRAIN_SEED}), {epochs} epochs; no third party's data. "
+            "Made by benchmarks/pretrain_embedded.py."
+        ),
+    }
+    (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(card, sort_keys=False, width=120), encoding="utf-8")
+
+
+def held_out_accuracy(backbone: nn.Module, head: nn.Linear, num_images: int) -> tuple[float, float, float]:
+    """Return accuracy over classes, over textures alone and over marks alone, on a seed that training never saw."""
+    images, labels = draw(num_images, HELD_OUT_SEED)
+    with torch.no_grad():
+        preds = head(features_of(backbone, images)).argmax(1)
+    right = [(preds == labels), (preds // 4 == labels // 4), (preds % 4 == labels % 4)]
+    return tuple(float(item.float().mean()) for item in right)  # type: ignore[return-value]
+
+
+def read_tiles(root: Path) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Read a folder with ``manifest.csv`` as padded grey 64-pixel images, labels and tile groups."""
+    from PIL import Image, ImageOps
+
+    with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    group = "tile_group" if "tile_group" in rows[0] else "group"
+    images = []
+    for row in rows:
+        with Image.open(root / row["path"]) as image:
+            padded = ImageOps.pad(image.convert("RGB"), (SIZE, SIZE), Image.Resampling.BILINEAR, color=(128, 128, 128))
+        images.append(np.asarray(padded).transpose(2, 0, 1))
+    labels, groups = (np.array([row[key] for row in rows]) for key in ("label", group))
+    return torch.from_numpy(np.stack(images)), labels, groups
+
+
+def linear_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[float, float, float, float]:
+    """Return mean and deviation over five group folds of macro-F1 and of the AUROC of defect against free."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score, roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    negative = "free" if "free" in labels else "good"
+    scores = []
+    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(features, labels, groups):
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced"))
+        probe.fit(features[train], labels[train])
+        chances = probe.predict_proba(features[test])
+        f1 = f1_score(labels[test], probe.classes_[chances.argmax(1)], average="macro")
+        defect = 1 - chances[:, list(probe.classes_).index(negative)]
+        scores.append((f1, roc_auc_score(labels[test] != negative, defect)))
+    (f1_mean, auroc_mean), (f1_std, auroc_std) = np.mean(scores, axis=0), np.std(scores, axis=0)
+    return float(f1_mean), float(f1_std), float(auroc_mean), float(auroc_std)
+
+
+def probe_table(root: Path, embedded: Path) -> None:
+    """Print linear probes on random weights and on the embedded ones."""
+    images, labels, groups = read_tiles(root)
+    majority = max(np.unique(labels, return_counts=True)[1]) / len(labels)
+    print(f"{root.name}: {len(labels)} images, {len(set(groups))} groups, majority class {majority:.2f}")
+    print("| weights | macro-F1 | AUROC, defect against none |\n|---|---|---|")
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "random": build_backbone,
+        f"embedded/{NAME}": lambda: unpack(load_file(embedded / f"{NAME}.safetensors"))[0],
+    }
+    for name, make in makers.items():
+        torch.manual_seed(0)
+        f1, f1_std, auroc, auroc_std = linear_probe(features_of(make(), images).numpy(), labels, groups)
+        print(f"| {name} | {f1:.3f} ± {f1_std:.3f} | {auroc:.3f} ± {auroc_std:.3f} |", flush=True)
+
+
+def main() -> None:
+    """Pretrain, store, and print what held-out seeds say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder of the weights and the card")
+    parser.add_argument("--images", type=int, default=25_600)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--held-out", type=int, default=2_048, help="images of the held-out seed")
+    parser.add_argument("--probe-only", type=Path, help="folder with manifest.csv: only print linear probes on it")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.probe_only is not None:
+        probe_table(args.probe_only, args.out)
+        return
+    started = time.perf_counter()
+    backbone, head = pretrain(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    weights = args.out / f"{NAME}.safetensors"
+    save_file(pack(backbone, head), weights, metadata={"format": "pt"})
+    write_card(args.out, backbone, args.images, args.epochs)
+    accuracy, texture, mark = held_out_accuracy(*unpack(load_file(weights)), args.held_out)
+    print("| held-out seed | accuracy | chance |\n|---|---|---|")
+    print(f"| class | {accuracy:.3f} | {1 / len(FORMULA_CLASSES):.3f} |")
+    print(f"| texture | {texture:.3f} | 0.062 |\n| mark | {mark:.3f} | 0.250 |")
+    print(f"{weights.name}: {weights.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

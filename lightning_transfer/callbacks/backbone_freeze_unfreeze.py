@@ -1,0 +1,387 @@
+"""Freeze a pretrained backbone and open it again, layer group by layer group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
+
+from lightning_transfer.callbacks.ddp import check_strategy, reset_compiled_code, rewrap_ddp
+from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_unreached
+from lightning_transfer.callbacks.schedule import Schedule, Stage, StallCounter
+from lightning_transfer.depth import DepthMap, Freezer, resolve_depth
+from lightning_transfer.errors import closest, listing
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+__all__ = ["BackboneFreezeUnfreeze"]
+
+
+class BackboneFreezeUnfreeze(Callback):
+    """Trains the head first and opens the backbone's layer groups from the top down, by epoch or by a stalled metric.
+
+    Freezes after ``configure_optimizers``, so the optimizer holds every parameter from the start and no group is
+    ever added later: schedulers and checkpoints stay as they are. What is open is a pure function of the epoch (and,
+    with ``monitor``, of a counter that the checkpoint holds), so a resumed run continues where it was. Frozen
+    modules are in eval mode whatever calls ``.train()``. Parameters that were frozen before the fit stay frozen.
+    Under DDP the module is wrapped anew when the trainable set changes, and compiled code is compiled again.
+    When the fit ends or fails, ``requires_grad`` and modes are put back. ``validate``, ``test`` and ``predict`` are
+    left alone. Linear probing first, then fine-tuning: https://arxiv.org/abs/2202.10054.
+
+    Args:
+        schedule: ``feature_extraction`` (head only), ``lp_ft`` (head first, then all), ``partial`` (the top
+            ``num_open_groups`` from the start), ``gradual`` (one group after the other), ``full``; or
+            ``{epoch: number of open groups}``, counted from the head side, or ``"all"``. The head is always open.
+        backbone: Dotted name or names inside the module, such as ``model.encoder``; None finds it.
+        head: Dotted name or names; None finds it, also inside the backbone.
+        layer_groups: Regexes from stem to top on names relative to the backbone; None asks `depth`.
+        unfreeze_at_epoch: First epoch at which ``lp_ft`` and ``gradual`` open anything.
+        epochs_per_group: Epochs between two openings of ``gradual``.
+        num_open_groups: Groups that ``partial`` leaves open.
+        monitor: Logged metric; when it stalls, the next group opens (``lp_ft``: all of them), instead of by epoch.
+        mode: ``min`` if a smaller metric is better, else ``max``.
+        patience: Checks without improvement that make a stall.
+        train_bn: Normalisation of frozen groups trains, statistics and weights.
+        bn_when_open: ``eval`` keeps the BatchNorm statistics of opened groups; for small batches. A module whose
+            ``card`` says that BatchNorm is folded gets ``eval`` in any case.
+        verbose: Logs a line at each opening.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``monitor`` is used with a schedule that it cannot drive.
+
+    Example:
+        >>> net = nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)})
+        >>> callback = BackboneFreezeUnfreeze("gradual", backbone="backbone", epochs_per_group=2)
+        >>> [(stage.epoch, stage.trainable_parameters) for stage in callback.plan(net)]
+        [(0, 3), (1, 9), (3, 15)]
+    """
+
+    def __init__(
+        self,
+        schedule: str | Mapping[int, int | str] = "gradual",
+        *,
+        backbone: str | Sequence[str] | None = None,
+        head: str | Sequence[str] | None = None,
+        layer_groups: Sequence[str] | None = None,
+        unfreeze_at_epoch: int = 1,
+        epochs_per_group: int = 1,
+        num_open_groups: int = 2,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        patience: int = 2,
+        train_bn: bool = False,
+        bn_when_open: Literal["train", "eval"] = "train",
+        verbose: bool = True,
+    ) -> None:
+        super().__init__()
+        if bn_when_open not in ("train", "eval"):
+            raise ValueError(f"Expected `bn_when_open` to be 'train' or 'eval', got {bn_when_open!r}.")
+        if monitor is not None and schedule not in ("gradual", "lp_ft"):
+            raise ValueError(
+                f"`monitor={monitor!r}` cannot drive the schedule {schedule!r}. Use 'gradual' or 'lp_ft' with it."
+            )
+        self.schedule = Schedule(schedule, unfreeze_at_epoch, epochs_per_group, num_open_groups)
+        self.backbone = backbone
+        self.head = head
+        self.layer_groups = layer_groups
+        self.monitor = monitor
+        self.mode = mode
+        self.patience = patience
+        self.train_bn = train_bn
+        self.bn_when_open = bn_when_open
+        self.verbose = verbose
+        self._counter = StallCounter(mode, patience)
+        self._groups: tuple[str, ...] = ()
+        # Where the monitored metric was first found: "validation" or "training".
+        self._source: str | None = None
+        self._missed = False
+        self._limit: int | None = None
+        self._restored: dict[str, Any] | None = None
+        self._freezer: Freezer | None = None
+        # Identities of the backbone parameters that DDP reduces.
+        self._reduced: frozenset[int] = frozenset()
+        self._applied: int | None = None
+        self._between_steps = True
+
+    @property
+    def state_key(self) -> str:
+        """Tell two of these callbacks apart that look after different backbones of one module."""
+        return self._generate_state_key(backbone=self.backbone)
+
+    def plan(self, module: nn.Module, max_epochs: int | None = None) -> list[Stage]:
+        """Return the stages as data, before training.
+
+        Args:
+            module: The LightningModule, or a bare model, as it is before a fit.
+            max_epochs: Of the Trainer; stages that begin later are marked as not reached. None or -1: no limit.
+        """
+        return self._plan(module, self._resolve(module), max_epochs)
+
+    def limit_open_groups(self, count: int | None) -> None:
+        """Keep at most this many groups open from the next optimizer step on, whatever the schedule says.
+
+        For code that closes layers again, deepest first, when too much is forgotten. Saved in the checkpoint.
+
+        Args:
+            count: Groups counted from the head side; None lifts the limit.
+        """
+        if count is not None and count < 0:
+            raise ValueError(f"Expected `count` of at least 0 or None, got {count}.")
+        self._limit = count
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start each fit clean; a checkpoint's state comes after this hook."""
+        if stage == "fit":
+            self._restore()
+            self._forget()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the groups, check the optimizers, and freeze: the optimizers exist, their state is not yet restored."""
+        check_strategy(trainer, self)
+        depth_map = self._resolve(pl_module)
+        for text in depth_map.warnings:
+            rank_zero_warn(text)
+        stages = self._plan(pl_module, depth_map, trainer.max_epochs)
+        check_optimizers(trainer.optimizers, pl_module, depth_map, stages)
+        if late := describe_unreached(stages, trainer.max_epochs):
+            rank_zero_warn(late)
+        self._compare_with_checkpoint(depth_map)
+        self._freezer = Freezer(
+            pl_module, depth_map, train_bn=self.train_bn, bn_when_open=self._bn_when_open(pl_module)
+        )
+        # DDP, if any, was built for these.
+        self._reduced = _trainable(pl_module, depth_map)
+        modes = {module: module.training for module in pl_module.modules()}
+        self._freezer.apply(self._target(trainer))
+        # Lightning warns of modules in eval mode just before `on_train_start`, which is where modes come into force.
+        for module, mode in modes.items():
+            module.training = mode
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Apply the stage: the epoch of a resumed run is known from here on."""
+        self._between_steps = True
+        self._apply(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Apply the stage of the epoch."""
+        self._between_steps = True
+        self._apply(trainer, pl_module)
+        if self._freezer is not None:
+            self._freezer.enforce()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        """Apply what a validation within the epoch decided, but never between two halves of an accumulated step."""
+        if pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches == 0:
+            self._between_steps = True
+        if self._between_steps:
+            self._apply(trainer, pl_module)
+        self._between_steps = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Decide only: Lightning puts the modes back after this hook."""
+        if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self._source is None and self.monitor in trainer.callback_metrics:
+            self._source = "validation"
+        if self._source == "validation":
+            self._decide(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Decide by a metric that is logged in training."""
+        if self.monitor is None or self._source == "validation":
+            return
+        if self.monitor in trainer.callback_metrics:
+            self._source = "training"
+            self._decide(trainer)
+        elif self._missed:
+            known = sorted(trainer.callback_metrics)
+            raise MisconfigurationException(
+                f"`BackboneFreezeUnfreeze(monitor={self.monitor!r})` found no such metric."
+                f"{closest(self.monitor, known)} Logged: {listing(known, 20) or 'nothing'}. "
+                f"Log it with `self.log({self.monitor!r}, ...)`."
+            )
+        else:
+            # What the module logs in its own `on_train_epoch_end` is there one epoch later.
+            self._missed = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put gradients and modes back, before the strategy converts modules back."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put gradients and modes back after a failed fit, too."""
+        self._restore()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put gradients and modes back where no training took place."""
+        self._restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Save what is not a function of the epoch, and what a resumed run is compared with."""
+        return {
+            "schedule": self._describe(),
+            "groups": list(self._groups),
+            "counter": self._counter.state_dict(),
+            "source": self._source,
+            "limit": self._limit,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the counter of metric-driven stages."""
+        self._counter.load_state_dict(state_dict["counter"])
+        self._source = state_dict["source"]
+        self._limit = state_dict["limit"]
+        self._restored = state_dict
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say aloud if the checkpoint cannot tell the stage of a metric-driven schedule."""
+        if self.monitor is not None and trainer.state.fn == "fit" and self.state_key not in checkpoint["callbacks"]:
+            rank_zero_warn(
+                f"The checkpoint holds no state of `{self.state_key}`: its metric-driven stages start from the first."
+            )
+
+    def _forget(self) -> None:
+        """Set the state of a fit that has not begun."""
+        self._counter = StallCounter(self.mode, self.patience)
+        self._groups = ()
+        self._source = None
+        self._missed = False
+        self._limit = None
+        self._restored = None
+        self._freezer = None
+        self._reduced = frozenset()
+        self._applied = None
+        self._between_steps = True
+
+    def _resolve(self, module: nn.Module) -> DepthMap:
+        depth_map = resolve_depth(module, backbone=self.backbone, head=self.head, layer_groups=self.layer_groups)
+        self._groups = tuple(group.name for group in depth_map.groups)
+        self.schedule.check_total(self._groups)
+        return depth_map
+
+    def _target(self, trainer: Trainer) -> int:
+        """Count the groups that should be open now."""
+        total = len(self._groups)
+        if self.monitor is None:
+            count = self.schedule.open_at(trainer.current_epoch, total)
+        elif self.schedule.kind == "lp_ft":
+            count = total if self._counter.stage else 0
+        else:
+            count = min(self._counter.stage, total)
+        return count if self._limit is None else min(count, self._limit)
+
+    def _apply(self, trainer: Trainer, module: LightningModule) -> None:
+        """Bring gradients, modes, DDP and compiled code to the present stage; cheap where nothing changes."""
+        target = self._target(trainer)
+        if self._freezer is None or target == self._applied:
+            return
+        before = self._applied or 0
+        self._freezer.apply(target)
+        self._freezer.enforce()
+        self._applied = target
+        trainable = _trainable(module, self._freezer.depth_map)
+        if trainable != self._reduced:
+            for parameter in module.parameters():
+                if not parameter.requires_grad and id(parameter) in self._reduced:
+                    # A gradient left over would be stepped with.
+                    parameter.grad = None
+            self._reduced = trainable
+            rewrap_ddp(trainer, module)
+            reset_compiled_code()
+        if module.automatic_optimization and not any(value.requires_grad for value in module.parameters()):
+            raise MisconfigurationException(
+                f"Nothing is trainable at epoch {trainer.current_epoch}: {target} of {len(self._groups)} groups are "
+                "open and the module has no head that trains. Add a head, or open a group: `schedule={0: 1}`."
+            )
+        self._log(trainer, module, before, target)
+
+    def _decide(self, trainer: Trainer) -> None:
+        """Count the metric; rank 0 decides for all, so that no rank opens a group alone."""
+        value = float(trainer.callback_metrics[self.monitor or ""])
+        value = trainer.strategy.broadcast(value)
+        self._counter.update(value)
+
+    def _restore(self) -> None:
+        if self._freezer is not None:
+            self._freezer.restore()
+            self._freezer = None
+            self._applied = None
+            reset_compiled_code()
+
+    def _plan(self, module: nn.Module, depth_map: DepthMap, max_epochs: int | None) -> list[Stage]:
+        total = len(depth_map.groups)
+        steps: list[tuple[int | None, int]]
+        if self.monitor is None:
+            steps = [(epoch, self.schedule.open_at(epoch, total)) for epoch in self.schedule.changes(total)]
+        elif self.schedule.kind == "lp_ft":
+            steps = [(0, 0), (None, total)]
+        else:
+            steps = [(0, 0), *((None, count) for count in range(1, total + 1))]
+        return build_plan(module, depth_map, steps, train_bn=self.train_bn, max_epochs=max_epochs)
+
+    def _compare_with_checkpoint(self, depth_map: DepthMap) -> None:
+        state, self._restored = self._restored, None
+        if state is None:
+            return
+        if tuple(state["groups"]) != self._groups:
+            rank_zero_warn(
+                f"The checkpoint was trained with the layer groups {', '.join(state['groups'])}; this run has "
+                f"{', '.join(self._groups)}. The run goes on with its own: other layers may be open than before."
+            )
+        if state["schedule"] != self._describe():
+            rank_zero_warn(
+                f"The checkpoint was trained with the schedule {state['schedule']}, this run has {self._describe()}. "
+                "The run goes on with its own."
+            )
+
+    def _describe(self) -> str:
+        if self.monitor is None:
+            return self.schedule.describe()
+        return f"{self.schedule.kind}(monitor={self.monitor!r}, mode={self.mode!r}, patience={self.patience})"
+
+    def _bn_when_open(self, module: nn.Module) -> Literal["train", "eval"]:
+        """Keep folded BatchNorm in eval mode: its statistics are the identity, and batch statistics are not."""
+        if getattr(getattr(module, "card", None), "batchnorm", "live") != "folded":
+            return self.bn_when_open
+        if self.train_bn:
+            raise MisconfigurationException(
+                "`train_bn=True` cannot be used with this backbone: its card says that BatchNorm is folded into the "
+                "convolutions. Use `train_bn=False`."
+            )
+        if self.bn_when_open == "train":
+            rank_zero_info(
+                "BackboneFreezeUnfreeze: the backbone's BatchNorm is folded, so it stays in eval mode when opened."
+            )
+        return "eval"
+
+    def _log(self, trainer: Trainer, module: nn.Module, before: int, target: int) -> None:
+        if not self.verbose:
+            return
+        total = len(self._groups)
+        everything = sum(value.numel() for value in module.parameters())
+        trainable = sum(value.numel() for value in module.parameters() if value.requires_grad)
+        if target > before:
+            what = f"opened {', '.join(reversed(self._groups[total - target : total - before]))}"
+        elif target < before:
+            what = f"closed {', '.join(self._groups[total - before : total - target])}"
+        else:
+            what = "the head alone trains" if target == 0 else f"{target} of {total} groups open"
+        rank_zero_info(
+            f"BackboneFreezeUnfreeze: epoch {trainer.current_epoch}: {what}; {trainable:,} of {everything:,} "
+            f"parameters train ({trainable / max(1, everything):.1%})."
+        )
+
+
+def _trainable(module: nn.Module, depth_map: DepthMap) -> frozenset[int]:
+    """Collect the identities of the backbone's parameters that take gradients."""
+    return frozenset(
+        id(parameter)
+        for group in depth_map.groups
+        for _, parameter in depth_map.named_parameters(module, group)
+        if parameter.requires_grad
+    )

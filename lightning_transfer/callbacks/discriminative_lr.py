@@ -1,0 +1,186 @@
+"""Smaller learning rates for deeper layers, under any optimizer and any scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
+
+from lightning_transfer.callbacks.ddp import check_strategy
+from lightning_transfer.callbacks.split_optimizer import SplitOptimizer
+from lightning_transfer.depth import DepthMap, Layer, layer_decay_scales, resolve_depth
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+__all__ = ["DiscriminativeLR"]
+
+# By name and by base class. LBFGS takes one group only; ZeRO keeps groups of its own on every rank.
+_REFUSED_OPTIMIZERS = ("LBFGS", "ZeroRedundancyOptimizer")
+
+
+class DiscriminativeLR(Callback):
+    """Gives every layer of the backbone its own learning rate: small at the stem, the user's own at the head.
+
+    The optimizer's groups are split by layer when the fit starts, each keeping the options of the group it came
+    from. The schedulers go on driving the user's own groups; after each of their steps every real group gets the
+    user's rate times its factor, so any scheduler gives its curve times the factor, floors included. Checkpoints
+    hold the optimizer in the user's form and load with other factors, or without this callback, too. When the fit
+    ends or fails, the optimizer gets its own groups back. Nothing is done in ``validate``, ``test`` and ``predict``.
+
+    While the fit runs, ``optimizer.param_groups`` holds the split groups, so code that picks a group by its index
+    finds another one. Lightning's `LearningRateFinder` runs before the groups are split: its rate is the head's.
+    ULMFiT, https://arxiv.org/abs/1801.06146; layer-wise decay, https://arxiv.org/abs/2003.10555.
+
+    Args:
+        layer_decay: Factor from one layer to the next lower one, in ``(0, 1]``; the head is layer number one.
+        total_ratio: Instead of it: rate of the stem over rate of the head, whatever the depth. 0.1 if neither is given.
+        backbone: Dotted name or names inside the module; None finds it.
+        layer_groups: Regexes from stem to top on names relative to the backbone; None asks `depth`.
+        head_lr_multiplier: Further factor for the head.
+        no_decay_norm_and_bias: Switches weight decay off for biases and normalisation weights.
+
+    Raises:
+        ValueError: If both ``layer_decay`` and ``total_ratio`` are given, or one of the numbers is out of range.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)})
+        >>> list(DiscriminativeLR(layer_decay=0.5, backbone="backbone").factors(net).values())
+        [0.25, 0.5, 1.0]
+    """
+
+    def __init__(
+        self,
+        *,
+        layer_decay: float | None = None,
+        total_ratio: float | None = None,
+        backbone: str | Sequence[str] | None = None,
+        layer_groups: Sequence[str] | None = None,
+        head_lr_multiplier: float = 1.0,
+        no_decay_norm_and_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layer_decay = layer_decay
+        self.total_ratio = 0.1 if layer_decay is None and total_ratio is None else total_ratio
+        self.backbone = backbone
+        self.layer_groups = layer_groups
+        self.head_lr_multiplier = head_lr_multiplier
+        self.no_decay_norm_and_bias = no_decay_norm_and_bias
+        # Fails now rather than after the data are loaded; the empty map makes it a check of the numbers alone.
+        self._scales(DepthMap((), (), Layer("head", 0), (), ""))
+        self._splits: list[SplitOptimizer] = []
+        self._factors: dict[str, float] = {}
+        self._restored: dict[str, float] | None = None
+        self._warned = False
+
+    def factors(self, module: nn.Module) -> dict[str, float]:
+        """Return what each layer's rate is multiplied by, from stem to head, before any training.
+
+        Args:
+            module: The LightningModule, or a bare model.
+        """
+        depth_map = self._resolve(module)
+        scales = self._scales(depth_map)
+        layers = [layer for layer in (*depth_map.layers, depth_map.head) if layer.parameters]
+        return {layer.name: scales[layer.parameters[0]] for layer in layers}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget what an earlier fit left."""
+        if stage == "fit":
+            self._restore()
+            self._restored = None
+            self._warned = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Split the groups and take over the schedulers: both exist by now, and their state is not yet restored."""
+        check_strategy(trainer, self)
+        depth_map = self._resolve(pl_module)
+        for text in depth_map.warnings:
+            rank_zero_warn(text)
+        for optimizer in trainer.optimizers:
+            name = type(optimizer).__name__
+            if any(cls.__name__ in _REFUSED_OPTIMIZERS for cls in type(optimizer).__mro__):
+                raise MisconfigurationException(
+                    f"`DiscriminativeLR` cannot split the groups of `{name}`: it does not support one rate per group. "
+                    "Use another optimizer, such as `torch.optim.AdamW`, or leave the callback out."
+                )
+        scales = self._scales(depth_map)
+        self._splits = [
+            SplitOptimizer(optimizer, pl_module, depth_map, scales, no_decay_norm_and_bias=self.no_decay_norm_and_bias)
+            for optimizer in trainer.optimizers
+        ]
+        for config in trainer.lr_scheduler_configs:
+            self._drive(config.scheduler)
+        self._factors = self.factors(pl_module)
+        self._compare()
+        text = ", ".join(f"{layer} {factor:.3g}" for layer, factor in self._factors.items())
+        rank_zero_info(f"DiscriminativeLR: learning rate times {text}.")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say aloud if a scheduler was made after the groups were split, since it drives the split groups."""
+        known = [scheduler for split in self._splits for scheduler in split.schedulers]
+        late = [
+            config.scheduler
+            for config in trainer.lr_scheduler_configs
+            if not any(config.scheduler is scheduler for scheduler in known)
+        ]
+        if late and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                f"The scheduler `{type(late[0]).__name__}` was made after `DiscriminativeLR` split the groups. It sets "
+                "the rate of each layer itself; the factors no longer apply. Return it from `configure_optimizers`."
+            )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the optimizers their own groups back."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the optimizers their own groups back after a failed fit, too."""
+        self._restore()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the optimizers their own groups back where no other hook could."""
+        self._restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Save the factors, so that a resumed run can say if it has others."""
+        return {"factors": dict(self._factors)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the factors of the checkpoint for the comparison in `on_fit_start`."""
+        self._restored = dict(state_dict["factors"])
+
+    def _resolve(self, module: nn.Module) -> DepthMap:
+        return resolve_depth(module, backbone=self.backbone, layer_groups=self.layer_groups)
+
+    def _scales(self, depth_map: DepthMap) -> Mapping[str, float]:
+        return layer_decay_scales(
+            depth_map,
+            layer_decay=self.layer_decay,
+            total_ratio=self.total_ratio,
+            head_lr_multiplier=self.head_lr_multiplier,
+        )
+
+    def _drive(self, scheduler: Any) -> None:  # noqa: ANN401 - any scheduler, torch's or the user's own
+        for split in self._splits:
+            if split.optimizer is scheduler.optimizer:
+                split.drive(scheduler)
+
+    def _compare(self) -> None:
+        if self._restored and self._restored != self._factors:
+            rank_zero_warn(
+                f"The checkpoint was trained with the learning rate factors {self._restored}, this run has "
+                f"{self._factors}. The run goes on with its own."
+            )
+        self._restored = None
+
+    def _restore(self) -> None:
+        for split in self._splits:
+            split.restore()
+        self._splits = []

@@ -1,0 +1,368 @@
+"""The inputs that `ForgettingMonitor` measures on: read once, in a fixed order, and kept in CPU memory."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
+
+from lightning_transfer.errors import closest
+
+__all__ = ["PROXIES", "Probe", "input_of", "isolated_rng", "labels_of", "named_probes", "read_probe"]
+
+PROXIES = ("target", "noise")
+"""Stand-ins for source data: what they show is drift, not forgetting."""
+
+_LABEL_KEYS = ("target", "targets", "label", "labels", "y")
+_BATCH_SIZE = 64
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Inputs that are measured again and again.
+
+    Attributes:
+        name: As the user named it; empty for the only, unnamed probe.
+        proxy: Whether it stands in for source data.
+        batches: What the model reads, on the CPU.
+        labels: Class of each input, ``(N,)``; None if unknown.
+        fingerprint: Hash of the content, so that a resumed run can tell whether it reads the same inputs.
+    """
+
+    name: str
+    proxy: bool
+    batches: list[Any]
+    labels: Tensor | None
+    fingerprint: str
+
+    def key(self, metric: str) -> str:
+        """Return the name under which a metric of this probe is logged.
+
+        Example:
+            >>> Probe("", False, [], None, "").key("cka"), Probe("street", True, [], None, "").key("cka")
+            ('forgetting_cka', 'drift_street_cka')
+        """
+        return "_".join(part for part in ("drift" if self.proxy else "forgetting", self.name, metric) if part)
+
+
+@contextmanager
+def isolated_rng(*generators: torch.Generator | None) -> Iterator[None]:
+    """Put the global random states, and those of the given generators, back on exit, also after an error."""
+    cuda = torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    # Each generator once: the states below are set in turn.
+    own = {id(generator): generator for generator in generators if generator is not None}
+    states = [(generator, generator.get_state()) for generator in own.values()]
+    python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if cuda else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(devices)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def named_probes(probe: Any) -> dict[str, Any]:  # noqa: ANN401 - the kinds of probe share no type
+    """Return name -> probe; one unnamed probe has the empty name.
+
+    Raises:
+        TypeError: If something is no probe.
+        ValueError: If a word is not a known proxy, a name is not fit for a logged key, or there is no probe.
+
+    Example:
+        >>> named_probes("noise"), named_probes({"photos": "target"})
+        ({'': 'noise'}, {'photos': 'target'})
+    """
+    probes = dict(probe) if isinstance(probe, Mapping) else {"": probe}
+    if not probes:
+        raise ValueError("Expected at least one probe in `probe`, got {}.")
+    for name, item in probes.items():
+        if isinstance(probe, Mapping) and not (isinstance(name, str) and name.isidentifier()):
+            raise ValueError(f"Expected probe names of letters, digits and `_`, for logged keys, got {name!r}.")
+        if isinstance(item, str):
+            if item not in PROXIES:
+                raise ValueError(f"Unknown probe {item!r}. Known words: {', '.join(PROXIES)}.{closest(item, PROXIES)}")
+        elif not (_is_data_module(item) or isinstance(item, DataLoader | Dataset) or _is_sequence(item)):
+            raise TypeError(
+                f"Expected a Dataset, DataLoader, LightningDataModule, one of {', '.join(PROXIES)}, or a dict of these "
+                f"as `probe`, got {type(item).__name__}."
+            )
+    return probes
+
+
+def read_probe(name: str, probe: Any, n_probe: int, trainer: Trainer) -> Probe:  # noqa: ANN401 - as in `named_probes`
+    """Read a probe's inputs without leaving a trace in any random state.
+
+    A data set larger than ``n_probe`` gives evenly spaced items, because many are sorted by class. Random transforms
+    are drawn from a fixed seed, and once: all checks see the same inputs.
+
+    Args:
+        name: For messages and logged keys.
+        probe: What the user gave.
+        n_probe: Inputs to read; a stream is read in whole batches.
+        trainer: Its loaders give ``"target"``, and the shape of ``"noise"``.
+
+    Raises:
+        MisconfigurationException: If the probe cannot be read from this trainer, or has fewer than 4 inputs.
+    """
+    # A data module of ours asks its trainer's module for the preprocessing.
+    attach = _is_data_module(probe) and getattr(probe, "trainer", None) is None
+    if attach:
+        probe.trainer = trainer
+    try:
+        batches = _read(probe, n_probe, trainer)
+    finally:
+        if attach:
+            probe.trainer = None
+    size = sum(_length(input_of(batch)) for batch in batches)
+    if size < 4:
+        raise MisconfigurationException(
+            f"The probe {name or 'data'!r} has {size} inputs; unbiased CKA and an interval need at least 4."
+        )
+    found = [labels_of(batch) for batch in batches]
+    known = [item for item in found if item is not None]
+    labels = torch.cat(known) if len(known) == len(found) else None
+    return Probe(name, isinstance(probe, str), batches, labels, _fingerprint(batches))
+
+
+def _read(probe: Any, n_probe: int, trainer: Trainer) -> list[Any]:  # noqa: ANN401
+    """Read the batches from a fixed random state, and put back the states there were."""
+    with isolated_rng(*_generators(probe)):
+        random.seed(_SEED)
+        np.random.seed(_SEED)
+        torch.default_generator.manual_seed(_SEED)
+        if isinstance(probe, str) and probe == "target":
+            return list(_from_dataset(*_training_data(trainer, prefer_validation=True), n_probe))
+        if isinstance(probe, str):
+            return list(_noise(trainer, n_probe))
+        return list(_from_source(probe, n_probe, trainer))
+
+
+def input_of(batch: Any) -> Any:  # noqa: ANN401 - any batch
+    """Return what the model reads of a batch: the first of a tuple or list, a dict without its labels, or the batch.
+
+    Example:
+        >>> import torch
+        >>> input_of((torch.ones(2), torch.zeros(2)))
+        tensor([1., 1.])
+        >>> input_of({"pixel_values": 1, "labels": 2})
+        {'pixel_values': 1}
+    """
+    if isinstance(batch, tuple | list) and len(batch) > 0:
+        return input_of(batch[0])
+    if isinstance(batch, Mapping):
+        return {key: value for key, value in batch.items() if key not in _LABEL_KEYS}
+    return batch
+
+
+def labels_of(batch: Any) -> Tensor | None:  # noqa: ANN401 - any batch
+    """Return the class labels of a batch on the CPU, or None where it holds no integer for each input.
+
+    Example:
+        >>> import torch
+        >>> labels_of((torch.ones(2, 3), torch.tensor([4, 5])))
+        tensor([4, 5])
+    """
+    label: Any = None
+    if isinstance(batch, Mapping):
+        label = next((batch[key] for key in _LABEL_KEYS if key in batch), None)
+    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        label = next((getattr(batch, key) for key in _LABEL_KEYS if key in batch._fields), None)
+    elif isinstance(batch, tuple | list) and len(batch) > 1:
+        label = batch[1]
+    if not isinstance(label, Tensor) or label.ndim != 1 or label.is_floating_point() or label.is_complex():
+        return None
+    if len(label) != _length(input_of(batch)) or bool((label < 0).any()):
+        return None
+    return label.detach().cpu().long()
+
+
+def _is_data_module(item: Any) -> bool:  # noqa: ANN401
+    """Know data modules of `lightning` and of `pytorch_lightning` by what they do."""
+    return hasattr(item, "train_dataloader") and hasattr(item, "prepare_data") and hasattr(item, "setup")
+
+
+def _is_sequence(item: Any) -> bool:  # noqa: ANN401
+    """Know data sets that inherit nothing, such as those of Hugging Face."""
+    return hasattr(item, "__len__") and hasattr(item, "__getitem__") and not isinstance(item, Mapping | str | Tensor)
+
+
+def _generators(probe: Any) -> list[torch.Generator | None]:  # noqa: ANN401
+    """Return the generators that reading a loader would advance."""
+    parts = (probe, getattr(probe, "sampler", None), getattr(getattr(probe, "batch_sampler", None), "sampler", None))
+    found = [getattr(part, "generator", None) for part in parts]
+    return [item for item in found if isinstance(item, torch.Generator)]
+
+
+def _from_source(probe: Any, n_probe: int, trainer: Trainer) -> Iterator[Any]:  # noqa: ANN401
+    """Read batches of data that the user handed over."""
+    if _is_data_module(probe):
+        probe = _loader_of(probe, trainer)
+    if not isinstance(probe, DataLoader):
+        if isinstance(probe, IterableDataset):
+            probe = DataLoader(probe, batch_size=_BATCH_SIZE)
+        else:
+            return _from_dataset(probe, None, n_probe)
+    if isinstance(probe.dataset, IterableDataset):
+        return _until(probe, n_probe)
+    plain = isinstance(probe.sampler, SequentialSampler | RandomSampler | DistributedSampler)
+    if plain and (probe.batch_sampler is None or type(probe.batch_sampler) is BatchSampler):
+        return _from_dataset(probe.dataset, probe, n_probe)
+    # A sampler of the user's own chooses which items are meant.
+    return _from_dataset(probe.dataset, probe, n_probe, indices=list(islice(_chosen(probe), n_probe)))
+
+
+def _chosen(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield the indices that the user's sampler names."""
+    if loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler:
+        for indices in loader.batch_sampler:
+            yield from indices
+    else:
+        yield from loader.sampler
+
+
+def _from_dataset(
+    dataset: Any,  # noqa: ANN401
+    loader: DataLoader[Any] | None,
+    n_probe: int,
+    indices: list[Any] | None = None,
+) -> Iterator[Any]:
+    """Read evenly spaced items, collated as the loader does, in this process."""
+    if indices is None:
+        size = len(dataset)
+        indices = sorted({round(i) for i in np.linspace(0, size - 1, min(n_probe, size))}) if size else []
+    batch_size = (loader.batch_size if loader is not None else None) or _BATCH_SIZE
+    # Without a batch sampler the loader does not batch, and its collate function takes single items.
+    collate = loader.collate_fn if loader is not None and loader.batch_sampler is not None else None
+    # A generator of its own: a loader draws its workers' base seed even without workers.
+    own = torch.Generator().manual_seed(_SEED)
+    return iter(DataLoader(Subset(dataset, indices), batch_size=batch_size, collate_fn=collate, generator=own))
+
+
+def _until(loader: Iterable[Any], n_probe: int) -> Iterator[Any]:
+    """Read whole batches of a stream until there are enough inputs."""
+    seen = 0
+    for batch in loader:
+        yield batch
+        seen += _length(input_of(batch))
+        if seen >= n_probe:
+            return
+
+
+def _loader_of(data: Any, trainer: Trainer) -> Any:  # noqa: ANN401
+    """Set a data module up, unless the trainer already did, and return its held-out loader."""
+    if data is not getattr(trainer, "datamodule", None):
+        if trainer.local_rank == 0:
+            data.prepare_data()
+        trainer.strategy.barrier("forgetting_probe")
+        data.setup("fit")
+    for name in ("val_dataloader", "train_dataloader"):
+        method = getattr(data, name)
+        # Not the user's own: Lightning's raises when it is called. Its two packages raise different classes.
+        if method.__module__.endswith("core.hooks"):
+            continue
+        found = _first_loader(method())
+        if found is not None:
+            return found
+    raise MisconfigurationException(
+        f"{type(data).__name__} gave no DataLoader for validation or training. Pass a Dataset as `probe`."
+    )
+
+
+def _first_loader(loaders: Any) -> DataLoader[Any] | None:  # noqa: ANN401
+    """Find the first DataLoader in nested lists and dicts."""
+    if isinstance(loaders, DataLoader):
+        return loaders
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if isinstance(loaders, list | tuple):
+        return next((found for item in loaders if (found := _first_loader(item)) is not None), None)
+    return None
+
+
+def _training_data(trainer: Trainer, *, prefer_validation: bool) -> tuple[Any, DataLoader[Any]]:
+    """Return a data set of this run and its loader; validation data come without augmentation."""
+    train, val = _first_loader(trainer.train_dataloader), _first_loader(trainer.val_dataloaders)
+    loader = (val or train) if prefer_validation else train
+    if loader is None or isinstance(loader.dataset, IterableDataset):
+        raise MisconfigurationException(
+            'The probes "target" and "noise" read the trainer\'s own data and need a DataLoader over a data set with '
+            f"a length, got {type(trainer.train_dataloader if loader is None else loader.dataset).__name__}. Pass a "
+            "Dataset as `probe`."
+        )
+    return loader.dataset, loader
+
+
+def _noise(trainer: Trainer, n_probe: int) -> Iterator[Tensor]:
+    """Draw noise of the training input's shape: standard normal, or all levels of an 8-bit image."""
+    dataset, loader = _training_data(trainer, prefer_validation=False)
+    example = input_of(next(_from_dataset(dataset, loader, 1)))
+    if not isinstance(example, Tensor) or not (example.is_floating_point() or example.dtype == torch.uint8):
+        kind = str(example.dtype) if isinstance(example, Tensor) else type(example).__name__
+        raise MisconfigurationException(
+            f'The probe "noise" needs inputs that are tensors of floats or bytes, got {kind}. Use "target".'
+        )
+    generator = torch.Generator().manual_seed(_SEED)
+    for start in range(0, n_probe, _BATCH_SIZE):
+        shape = (min(_BATCH_SIZE, n_probe - start), *example.shape[1:])
+        if example.dtype == torch.uint8:
+            yield torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        else:
+            yield torch.randn(shape, generator=generator).to(example.dtype)
+
+
+def _length(value: Any) -> int:  # noqa: ANN401
+    """Return the number of inputs in a batch."""
+    if isinstance(value, Mapping):
+        value = next((item for item in value.values() if isinstance(item, Tensor)), [])
+    return len(value)
+
+
+def _fingerprint(batches: list[Any]) -> str:
+    """Hash all tensors, numbers and texts of the batches, in order."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:  # noqa: ANN401
+        if isinstance(value, Mapping):
+            for key in value:
+                digest.update(repr(key).encode())
+                add(value[key])
+        elif isinstance(value, tuple | list):
+            for item in value:
+                add(item)
+        elif isinstance(value, Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, str | int | float | bool):
+            digest.update(repr(value).encode())
+
+    add(batches)
+    return digest.hexdigest()

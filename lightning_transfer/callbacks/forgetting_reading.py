@@ -1,0 +1,371 @@
+"""Measure a module on a probe without disturbing it, and compare with the reference."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lightning_transfer.callbacks.forgetting_probe import Probe, input_of, isolated_rng
+from lightning_transfer.depth import resolve_depth
+from lightning_transfer.errors import closest, listing
+from lightning_transfer.metrics.bootstrap import Interval, cluster_bootstrap
+from lightning_transfer.metrics.cka import cka_statistic
+from lightning_transfer.metrics.forgetting import (
+    agreement,
+    cosine_distance,
+    kl_divergence,
+    knn_predictions,
+    l2_distance,
+    predicted_class,
+)
+
+__all__ = [
+    "HEAD_METRICS",
+    "LABEL_METRICS",
+    "METRICS",
+    "FeatureReader",
+    "Outputs",
+    "compare",
+    "find_reader",
+    "read_outputs",
+    "undisturbed",
+    "usable_metrics",
+]
+
+METRICS = ("agreement", "kl", "cosine", "cka", "accuracy", "knn", "l2")
+HEAD_METRICS = frozenset({"agreement", "kl", "accuracy"})
+"""Metrics of the source head's scores."""
+LABEL_METRICS = frozenset({"accuracy", "knn"})
+"""Metrics that need the probe's labels."""
+
+_NUM_NEIGHBOURS = 5
+_NUM_RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a module says of a probe, on the CPU.
+
+    Attributes:
+        features: Pooled features ``(N, F)``.
+        logits: The source head's scores ``(N, C)``; None without a head.
+    """
+
+    features: Tensor
+    logits: Tensor | None = None
+
+    def with_first(self, again: Outputs) -> Outputs:
+        """Return outputs whose first rows are replaced by those that were measured again."""
+        count = len(again.features)
+        features = torch.cat([again.features, self.features[count:]])
+        if self.logits is None or again.logits is None:
+            return Outputs(features)
+        return Outputs(features, torch.cat([again.logits, self.logits[count:]]))
+
+
+@dataclass(frozen=True)
+class FeatureReader:
+    """Where features and source scores come from. It holds names, because modules may be wrapped while training.
+
+    Attributes:
+        backbone: Dotted name inside the LightningModule; None if ``feature_fn`` does it all.
+        inner_heads: Dotted names of the modules of the new head inside the backbone: features are what enters them.
+        head: The source head, by dotted name or as a module of the user's.
+        feature_fn: The user's own way to the features.
+    """
+
+    backbone: str | None
+    inner_heads: tuple[str, ...] = ()
+    head: str | nn.Module | None = None
+    feature_fn: Callable[[Any, Any], Any] | None = None
+
+    def head_module(self, module: nn.Module) -> nn.Module | None:
+        """Return the source head as it is now."""
+        return _submodule(module, self.head, "head") if isinstance(self.head, str) else self.head
+
+    def __call__(self, module: LightningModule, batch: Any) -> Outputs:  # noqa: ANN401 - any batch
+        """Return features and scores of one batch, on the CPU, in at least float32."""
+        if self.feature_fn is not None:
+            features = _pooled(self.feature_fn(module, batch), None)
+        else:
+            inputs = input_of(batch)
+            features = _pooled(self._backbone_output(module, inputs), inputs)
+        head, logits = self.head_module(module), None
+        if head is not None:
+            weight = next(head.parameters(), features)
+            # The source head may be no part of the module; it stays where it is, and the features come to it.
+            entering = features.to(weight.device) if isinstance(self.head, nn.Module) else features
+            if isinstance(self.head, nn.Module) and not torch.is_autocast_enabled(weight.device.type):
+                entering = entering.to(weight.dtype)
+            logits = _on_cpu(head(entering))
+        return Outputs(_on_cpu(features), logits)
+
+    def _backbone_output(self, module: nn.Module, inputs: Any) -> Any:  # noqa: ANN401
+        """Run the backbone; where the new head lies inside it, return what entered the head."""
+        backbone = _submodule(module, self.backbone or "", "backbone")
+        captured: list[Any] = []
+
+        def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            captured.append(args[0] if args else next(iter(kwargs.values())))
+
+        with ExitStack() as stack:
+            for name in self.inner_heads:
+                handle = _submodule(module, name, "head").register_forward_pre_hook(capture, with_kwargs=True)
+                stack.callback(handle.remove)
+            output = _call(backbone, inputs)
+        if self.inner_heads and not captured:
+            raise MisconfigurationException(
+                f"`{self.backbone or type(module).__name__}` did not call its head `{listing(self.inner_heads)}`, so "
+                "the features before it are unknown. Pass `feature_fn=(module, batch) -> features`."
+            )
+        return captured[0] if captured else output
+
+
+def find_reader(
+    module: LightningModule,
+    backbone: str | None,
+    head: str | nn.Module | None,
+    feature_fn: Callable[[Any, Any], Any] | None,
+) -> FeatureReader:
+    """Find where the features of a module come from.
+
+    Raises:
+        MisconfigurationException: If a name is no submodule, or several backbones were found.
+    """
+    if isinstance(head, str):
+        _submodule(module, head, "head")
+    if feature_fn is not None:
+        return FeatureReader(None, (), head, feature_fn)
+    if backbone is not None:
+        _submodule(module, backbone, "backbone")
+    depth = resolve_depth(module, backbone=backbone)
+    if len(depth.backbones) != 1:
+        raise MisconfigurationException(
+            f"Found {len(depth.backbones)} backbones ({listing(depth.backbones)}); ForgettingMonitor watches one. Pass "
+            "`backbone=NAME`, or `feature_fn=(module, batch) -> features`."
+        )
+    name = depth.backbones[0]
+    inside = [item for item in depth.head.modules if item != name and f"{item}.".startswith(f"{name}." if name else "")]
+    outermost = tuple(item for item in inside if not any(item.startswith(f"{other}.") for other in inside))
+    return FeatureReader(name, outermost, head, None)
+
+
+def usable_metrics(probes: Sequence[Probe], metrics: Sequence[str], has_head: bool) -> dict[str, tuple[str, ...]]:
+    """Return for each probe which of the wanted metrics can be read from it; what is left out is said in the log.
+
+    A stand-in for source data has no accuracy: its labels, if any, are of another task.
+
+    Raises:
+        MisconfigurationException: If a metric that needs labels finds none, or nothing is left.
+    """
+    without = [] if has_head else [metric for metric in metrics if metric in HEAD_METRICS]
+    if without:
+        rank_zero_info(
+            f"ForgettingMonitor has no source head (`head=None`): {listing(without)} cannot be measured, only the "
+            "representation."
+        )
+    usable = {}
+    for probe in probes:
+        barred = set(without)
+        if probe.labels is None:
+            barred |= LABEL_METRICS
+        if probe.proxy:
+            barred.add("accuracy")
+        usable[probe.name] = tuple(metric for metric in metrics if metric not in barred)
+    for metric in metrics:
+        lacking = [probe.name or "the probe" for probe in probes if metric not in usable[probe.name]]
+        if metric in LABEL_METRICS and metric not in without and len(lacking) == len(probes):
+            raise MisconfigurationException(
+                f"The metric {metric!r} needs a probe of source data with labels: integers, second in each batch or "
+                f"under `label`. None was found in: {listing(lacking)}. Leave {metric!r} out, or add labels."
+            )
+        if metric not in without and lacking:
+            rank_zero_info(f"ForgettingMonitor: no {metric} for {listing(lacking)}, which has no labels for it.")
+    if not any(usable.values()):
+        raise MisconfigurationException(
+            f"Without a source head nothing is left of `metrics={tuple(metrics)}`. Pass `head=`, or add one of "
+            f"{', '.join(metric for metric in METRICS if metric not in HEAD_METRICS)}."
+        )
+    return usable
+
+
+@contextmanager
+def undisturbed(module: nn.Module, *others: nn.Module | None) -> Iterator[None]:
+    """Put modules into eval mode without gradients; on exit everything is bitwise as it was.
+
+    Flags are set one by one, because ``train()`` may be overridden to merge adapters or to hold frozen layers.
+    Gradients are off by ``no_grad``, not ``inference_mode``: a table that a model builds and keeps in its first
+    forward would be an inference tensor, and the next training step could not save it for backward. Compiled code runs
+    eagerly, so that nothing is compiled again for eval mode.
+    """
+    modules = {id(item): item for root in (module, *others) if root is not None for item in root.modules()}
+    modes = [(item, item.training) for item in modules.values()]
+    buffers = [
+        (item, name, value, value.detach().clone())
+        for item in modules.values()
+        for name, value in item._buffers.items()
+        if value is not None
+    ]
+    eager = torch.compiler.set_stance("force_eager") if _is_compiling() else nullcontext()
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    with isolated_rng(), torch.no_grad(), eager:
+        try:
+            # The fastest algorithm may change from one check to the next, and with it the last digits.
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+            for item, _ in modes:
+                item.training = False
+            yield
+        finally:
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+            for item, training in modes:
+                item.training = training
+            for item, name, value, content in buffers:
+                item._buffers[name] = value
+                if not torch.equal(value, content):
+                    value.copy_(content)
+
+
+def read_outputs(reader: FeatureReader, module: LightningModule, trainer: Trainer, batches: Iterable[Any]) -> Outputs:
+    """Run batches through the module in the trainer's precision, as a validation step would.
+
+    ``on_before_batch_transfer`` and ``on_after_batch_transfer`` are not called, since they often augment at random.
+    """
+    precision = trainer.precision_plugin
+    features, logits = [], []
+    for batch in batches:
+        moved = module.transfer_batch_to_device(precision.convert_input(batch), module.device, 0)
+        with precision.forward_context():
+            outputs = reader(module, moved)
+        features.append(outputs.features)
+        if outputs.logits is not None:
+            logits.append(outputs.logits)
+    return Outputs(torch.cat(features), torch.cat(logits) if logits else None)
+
+
+def compare(reference: Outputs, current: Outputs, labels: Tensor | None, metrics: Sequence[str]) -> dict[str, Interval]:
+    """Return each metric as a loss against the reference, with the 95% interval of its paired samples.
+
+    Args:
+        reference: Outputs before training.
+        current: Outputs of the same inputs now.
+        labels: Classes of the inputs, for ``accuracy`` and ``knn``.
+        metrics: Names among `METRICS`; each is 0 for equal outputs, and positive is worse.
+
+    Returns:
+        Metric -> interval; the value is None, with the reason, where outputs are not finite or CKA is undefined.
+    """
+    readings = {}
+    for metric in metrics:
+        used = current.logits if metric in HEAD_METRICS else current.features
+        if used is None or not bool(used.isfinite().all()):
+            readings[metric] = Interval(None, None, None, len(current.features), reason="outputs are not finite")
+        elif metric == "cka":
+            readings[metric] = _cka_loss(reference.features, current.features)
+        else:
+            readings[metric] = _mean_interval(_losses(metric, reference, current, labels))
+    return readings
+
+
+def _losses(metric: str, reference: Outputs, current: Outputs, labels: Tensor | None) -> Tensor:
+    """Return the loss of each sample."""
+    if metric == "cosine":
+        return cosine_distance(reference.features, current.features)
+    if metric == "l2":
+        return l2_distance(reference.features, current.features)
+    if metric == "knn" and labels is not None:
+        before, now = (knn_predictions(item.features, labels, _NUM_NEIGHBOURS) for item in (reference, current))
+        return (before == labels).double() - (now == labels).double()
+    if reference.logits is not None and current.logits is not None:
+        if metric == "agreement":
+            return 1.0 - agreement(reference.logits, current.logits)
+        if metric == "kl":
+            return kl_divergence(reference.logits, current.logits)
+        if metric == "accuracy" and labels is not None:
+            before, now = (predicted_class(logits) == labels for logits in (reference.logits, current.logits))
+            return before.double() - now.double()
+    raise ValueError(f"The metric {metric!r} cannot be read from these outputs. Known: {', '.join(METRICS)}.")
+
+
+def _mean_interval(losses: Tensor) -> Interval:
+    """Return the mean with its interval in closed form: 1.96 standard errors of the paired differences."""
+    mean, margin = losses.mean().item(), 1.96 * losses.std().item() / len(losses) ** 0.5
+    return Interval(mean, mean - margin, mean + margin, len(losses))
+
+
+def _cka_loss(reference: Tensor, current: Tensor) -> Interval:
+    """Return one minus the unbiased CKA, with a bootstrap interval: it is no mean over samples."""
+    statistic = cka_statistic(reference, current)
+    return cluster_bootstrap(
+        lambda weights: 1.0 - statistic(weights),
+        range(len(reference)),
+        n_resamples=_NUM_RESAMPLES,
+        reason="features do not vary over the probe",
+    )
+
+
+def _submodule(module: nn.Module, name: str, argument: str) -> nn.Module:
+    """Return a submodule by its dotted name, or say which names there are."""
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        known = [item for item, _ in module.named_modules() if item]
+        raise MisconfigurationException(
+            f"No submodule `{name}` in {type(module).__name__} for `{argument}`.{closest(name, known)} "
+            f"There are: {listing(item for item in known if '.' not in item)}."
+        ) from None
+
+
+def _call(backbone: nn.Module, inputs: Any) -> Any:  # noqa: ANN401
+    """Pass the input as the backbone takes it: a dict by keyword where ``forward`` names its keys."""
+    if not isinstance(inputs, Mapping):
+        return backbone(inputs)
+    parameters = inspect.signature(backbone.forward).parameters
+    named = {key: value for key, value in inputs.items() if key in parameters}
+    if named:
+        return backbone(**named)
+    if any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values()) and len(parameters) == 1:
+        return backbone(**inputs)
+    return backbone(next(iter(inputs.values())) if len(inputs) == 1 else inputs)
+
+
+def _pooled(output: Any, inputs: Any) -> Tensor:  # noqa: ANN401
+    """Return features of shape ``(N, F)``: maps are averaged over space, tokens over the sequence without padding."""
+    if not isinstance(output, Tensor):
+        if getattr(output, "last_hidden_state", None) is not None:
+            output = output.last_hidden_state
+        elif isinstance(output, Mapping):
+            output = output.get("last_hidden_state", next(iter(output.values())))
+        elif isinstance(output, tuple | list) and output:
+            output = output[0]
+    if not isinstance(output, Tensor):
+        raise MisconfigurationException(
+            f"Features must be a tensor, got {type(output).__name__}. Pass `feature_fn=(module, batch) -> features`."
+        )
+    if output.ndim == 3:
+        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        if isinstance(mask, Tensor) and mask.shape == output.shape[:2]:
+            weights = mask.to(output.dtype)[..., None]
+            return (output * weights).sum(1) / weights.sum(1).clamp_min(1)
+        return output.mean(1)
+    return output.unsqueeze(1) if output.ndim == 1 else output.flatten(2).mean(2) if output.ndim > 2 else output
+
+
+def _on_cpu(value: Tensor) -> Tensor:
+    """Move to the CPU; half precision becomes float32, which holds it exactly."""
+    dtype = value.dtype if value.dtype == torch.float64 else torch.float32
+    return value.detach().to(device="cpu", dtype=dtype)
+
+
+def _is_compiling() -> bool:
+    """Tell whether something was compiled; asking for the stance would import the compiler."""
+    return "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")

@@ -1,0 +1,169 @@
+"""The reference of `ForgettingMonitor`: a file beside the checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import fsspec  # type: ignore[import-untyped]
+import torch
+from lightning.pytorch import Trainer
+from safetensors.torch import load, save
+
+from lightning_transfer.callbacks.forgetting_probe import Probe
+from lightning_transfer.callbacks.forgetting_reading import Outputs
+from lightning_transfer.errors import CheckpointError
+
+__all__ = ["ReferenceFile", "atomic_file", "load_reference", "pack_reference", "store_folders"]
+
+_PARENTS = 3
+
+
+class ReferenceFile:
+    """The reference outputs as the bytes of a safetensors file, named by their hash.
+
+    The name is all that a checkpoint remembers: the file is looked for beside the checkpoint, so that a run's folder
+    can be moved, and two runs in one folder do not overwrite each other's.
+
+    Args:
+        content: Bytes of the file.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.name = f"forgetting_reference-{self.sha256[:12]}.safetensors"
+
+    def write(self, folders: Sequence[str]) -> None:
+        """Write the file into each folder that lacks it; a killed run leaves no half-written one."""
+        for folder in folders:
+            path = _join(folder, self.name)
+            if not _exists(path):
+                _write(path, self.content)
+
+
+def pack_reference(outputs: Mapping[str, Outputs], probes: Sequence[Probe]) -> ReferenceFile:
+    """Make the reference file of some probes' outputs.
+
+    Args:
+        outputs: Probe name -> its outputs.
+        probes: The same probes; their fingerprints travel along.
+    """
+    tensors = {}
+    for probe in probes:
+        found = outputs[probe.name]
+        tensors[f"{probe.name}.features"] = found.features.contiguous()
+        tensors[f"{probe.name}.fingerprint"] = torch.tensor(list(bytes.fromhex(probe.fingerprint)), dtype=torch.uint8)
+        if found.logits is not None:
+            tensors[f"{probe.name}.logits"] = found.logits.contiguous()
+    return ReferenceFile(save(tensors))
+
+
+def load_reference(
+    name: str, sha256: str, folders: Sequence[str], probes: Sequence[Probe], with_logits: bool
+) -> tuple[ReferenceFile, dict[str, Outputs]]:
+    """Read the reference that a checkpoint names.
+
+    Args:
+        name: File name, relative to the checkpoint.
+        sha256: Hash of its content.
+        folders: Where to look, in this order.
+        probes: What will be measured now.
+        with_logits: Whether the source head's scores are needed.
+
+    Raises:
+        CheckpointError: If the file is missing or changed, or was measured on other probes. A new reference would
+            count from the resumed weights and hide what was forgotten before.
+    """
+    path = next((item for folder in folders if _exists(item := _join(folder, name))), None)
+    if path is None:
+        raise CheckpointError(
+            f"The reference of ForgettingMonitor, `{name}`, is missing; looked in {', '.join(folders)}. Put the file "
+            "back beside the checkpoint, or resume without ForgettingMonitor: a new reference would hide what was "
+            "forgotten before."
+        )
+    with fsspec.open(path, "rb") as file:
+        stored = ReferenceFile(file.read())
+    if stored.sha256 != sha256:
+        raise CheckpointError(
+            f"The reference of ForgettingMonitor, `{path}`, has changed: its SHA-256 begins with {stored.sha256[:12]}, "
+            f"the checkpoint's with {sha256[:12]}. Put the original file back."
+        )
+    tensors, outputs = load(stored.content), {}
+    for probe in probes:
+        label = f"probe `{probe.name}`" if probe.name else "the probe"
+        fingerprint = tensors.get(f"{probe.name}.fingerprint")
+        if fingerprint is None:
+            names = sorted(key.removesuffix(".features") for key in tensors if key.endswith(".features"))
+            raise CheckpointError(
+                f"The reference `{name}` knows no {label}; it holds {names}. Resume with those probes."
+            )
+        if bytes(fingerprint.tolist()).hex() != probe.fingerprint:
+            raise CheckpointError(
+                f"The inputs of {label} are not those that the reference `{name}` was measured on "
+                f"(now {probe.fingerprint[:12]}). Resume with the same data, transforms and `n_probe`."
+            )
+        logits = tensors.get(f"{probe.name}.logits")
+        if with_logits and logits is None:
+            raise CheckpointError(
+                f"The reference `{name}` was measured without a source head. Resume with `head=None`."
+            )
+        outputs[probe.name] = Outputs(tensors[f"{probe.name}.features"], logits)
+    return stored, outputs
+
+
+def store_folders(trainer: Trainer, *, resumed: bool = False) -> list[str]:
+    """Return where checkpoints go; for a resumed run first where the checkpoint came from, and the folders above it.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir="/runs")
+        >>> store_folders(trainer)
+        ['/runs']
+    """
+    given = [getattr(item, "dirpath", None) for item in trainer.checkpoint_callbacks]
+    folders = [str(item) for item in given if item]
+    if resumed:
+        path = str(trainer.ckpt_path) if trainer.ckpt_path else ""
+        parts = [path := path.rpartition("/")[0] or "." for _ in range(_PARENTS)] if path else []
+        return list(dict.fromkeys([*parts, *folders, str(trainer.default_root_dir)]))
+    return list(dict.fromkeys(folders)) or [str(trainer.default_root_dir)]
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if "://" in folder else os.path.join(folder, name)
+
+
+def _exists(path: str) -> bool:
+    system, inside = fsspec.core.url_to_fs(path)
+    return bool(system.exists(inside))
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write atomically; object stores show a file only when it is closed."""
+    if "://" in path:
+        with fsspec.open(path, "wb") as file:
+            file.write(content)
+        return
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: str) -> Iterator[BinaryIO]:
+    """Open a file that takes its name only when it is whole."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    # Several nodes may write the same file to a shared disk.
+    partial = f"{path}.{socket.gethostname()}-{os.getpid()}.part"
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

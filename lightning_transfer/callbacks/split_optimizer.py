@@ -1,0 +1,322 @@
+"""An optimizer whose groups are split by layer, while all who drive or save it still see the user's own groups."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_transfer.depth import DepthMap, split_param_groups
+
+__all__ = ["SplitOptimizer"]
+
+_RATE_KEYS = ("lr", "initial_lr", "max_lr", "min_lr")
+_TRACKED_KEYS = ("lr", "weight_decay")
+_OWN_KEYS = ("params", "param_names", "name")
+# Options of single parts that differ from the user's group times the factor, in a saved state.
+_EXTRA_KEY = "lightning_transfer_parts"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One real group: which of the user's groups it comes from, and the positions of its parameters there."""
+
+    owner: int
+    name: str
+    factor: float
+    decays: bool
+    places: tuple[int, ...]
+
+    def scale(self, key: str) -> float | None:
+        """Return what multiplies the user's option in this part; None if it is copied as it is."""
+        if key in _RATE_KEYS:
+            return self.factor
+        if key == "weight_decay":
+            return 1.0 if self.decays else 0.0
+        return None
+
+    def option(self, key: str, value: Any) -> Any:  # noqa: ANN401 - options have any type
+        """Turn the user's option into this part's."""
+        scale = self.scale(key)
+        if scale is None or not isinstance(value, int | float | Tensor):
+            return deepcopy(value)
+        return value * scale
+
+
+class SplitOptimizer:
+    """Splits the groups of an optimizer by layer, in place, and keeps the user's groups as the ones that are driven.
+
+    The optimizer steps with the real groups, one for each layer of each of the user's groups. Whoever runs inside
+    `users_view` (the schedulers) sees the user's groups instead; what they change is carried over to the real
+    groups, rates times the factor. ``state_dict`` and ``load_state_dict`` speak the user's form too, so a checkpoint
+    does not depend on the split. A rate that somebody else writes into the real groups is understood before the
+    next step: the same value everywhere, or the same multiple everywhere, is a new rate of the user's group.
+
+    Args:
+        optimizer: Changed in place until `restore`.
+        root: The module that ``depth_map`` describes.
+        depth_map: Its fine ``layers`` become the groups.
+        scales: Factor of each parameter of the root, by name; other parameters keep the user's rate.
+        no_decay_norm_and_bias: Biases and normalisation weights get groups without weight decay.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.depth import layer_decay_scales, resolve_depth
+        >>> net = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)})
+        >>> depth_map = resolve_depth(net, backbone="backbone")
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> split = SplitOptimizer(optimizer, net, depth_map, layer_decay_scales(depth_map, layer_decay=0.5))
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.05, 0.1]
+        >>> len(optimizer.state_dict()["param_groups"])
+        1
+        >>> split.restore()
+        >>> len(optimizer.param_groups)
+        1
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        root: nn.Module,
+        depth_map: DepthMap,
+        scales: Mapping[str, float],
+        *,
+        no_decay_norm_and_bias: bool = False,
+    ) -> None:
+        self.optimizer = optimizer
+        self.users: list[dict[str, Any]] = list(optimizer.param_groups)
+        decays = [group.get("weight_decay") for group in self.users]
+        for group in self.users:
+            if "weight_decay" in group:
+                # So that a part without decay is told from one of a group that has none at the moment.
+                group["weight_decay"] = 1.0
+        splits = split_param_groups(optimizer, root, depth_map, scales, no_decay_norm_and_bias=no_decay_norm_and_bias)
+        for group, decay in zip(self.users, decays, strict=True):
+            if "weight_decay" in group:
+                group["weight_decay"] = decay
+        self.parts = [
+            _Part(
+                split.source,
+                split.name,
+                split.scale,
+                group.get("weight_decay") != 0.0,
+                _places(group, self.users[split.source]),
+            )
+            for split, group in zip(splits, optimizer.param_groups, strict=True)
+        ]
+        self._driven: list[tuple[Any, type]] = []
+        self._inside = False
+        for part, group in zip(self.parts, optimizer.param_groups, strict=True):
+            user = self.users[part.owner]
+            group.update({key: part.option(key, user[key]) for key in user if key not in _OWN_KEYS})
+        self._handles: list[RemovableHandle] = [
+            optimizer.register_state_dict_post_hook(self._merge_state),
+            optimizer.register_load_state_dict_pre_hook(self._split_state),
+            optimizer.register_step_pre_hook(lambda *_: self.adopt()),
+        ]
+
+    @property
+    def schedulers(self) -> list[Any]:
+        """The schedulers that drive the user's groups."""
+        return [scheduler for scheduler, _ in self._driven]
+
+    def restore(self) -> None:
+        """Give the optimizer its own groups back, and the schedulers their classes."""
+        self.adopt()
+        for group, first in zip(self.users, self._first_groups(), strict=True):
+            group.update({key: value for key, value in first.items() if self._is_state(key)})
+        self.optimizer.param_groups[:] = [*self.users, *self._later_groups()]
+        for handle in self._handles:
+            handle.remove()
+        for scheduler, original in self._driven:
+            scheduler.__class__ = original
+        self._handles, self._driven = [], []
+
+    def drive(self, scheduler: Any) -> None:  # noqa: ANN401 - any object with `step` and `optimizer`
+        """Let a scheduler go on driving the user's groups.
+
+        Its class is replaced by a subclass of the same name: an attribute of the instance would land in the
+        scheduler's ``state_dict``, and a wrapper around it would be another object than the one the user holds.
+        """
+        original = type(scheduler)
+        if any(scheduler is known for known, _ in self._driven):
+            return
+        names = [name for name in dir(original) if name in ("step", "load_state_dict") or name.startswith("step_")]
+        methods = {name: _in_users_view(getattr(original, name), self) for name in names}
+        body = {**methods, "__module__": original.__module__, "__qualname__": original.__qualname__}
+        scheduler.__class__ = type(original.__name__, (original,), body)
+        self._driven.append((scheduler, original))
+
+    @contextmanager
+    def users_view(self) -> Iterator[None]:
+        """Show the user's groups; afterwards carry over to the real groups what was changed in them."""
+        if self._inside:
+            yield
+            return
+        self.adopt()
+        real = list(self.optimizer.param_groups)
+        before = [{key: _copy(value) for key, value in group.items() if key != "params"} for group in self.users]
+        self.optimizer.param_groups[:] = [*self.users, *self._later_groups()]
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+            self.optimizer.param_groups[:] = real
+            for part, group in zip(self.parts, real, strict=False):
+                user, old = self.users[part.owner], before[part.owner]
+                for key, value in user.items():
+                    if key not in _OWN_KEYS and (key not in old or not _same(old[key], value)):
+                        _write(group, key, part.option(key, value))
+
+    def adopt(self) -> None:
+        """Take a rate or decay that somebody wrote into the real groups as the new one of the user's group."""
+        if self._inside:
+            return
+        for owner, user in enumerate(self.users):
+            for key in _TRACKED_KEYS:
+                if key in user:
+                    self._adopt_option(owner, user, key)
+
+    def _adopt_option(self, owner: int, user: dict[str, Any], key: str) -> None:
+        members = [
+            (group, part)
+            for part, group in zip(self.parts, self.optimizer.param_groups, strict=False)
+            if part.owner == owner
+        ]
+        if all(_same(group[key], part.option(key, user[key])) for group, part in members):
+            return
+        scaled = [(float(group[key]), part.scale(key) or 0.0) for group, part in members]
+        values = [value for value, scale in scaled if scale > 0]
+        bases = [value / scale for value, scale in scaled if scale > 0]
+        if bases and all(math.isclose(base, bases[0], rel_tol=1e-9) for base in bases):
+            _write(user, key, bases[0])
+        elif values and all(value == values[0] for value in values):
+            _write(user, key, values[0])
+        elif values:
+            # Each part was set on its own: that is left alone. Only the promise of no decay is kept.
+            members = [(group, part) for group, part in members if part.scale(key) == 0.0]
+        for group, part in members:
+            _write(group, key, part.option(key, user[key]))
+
+    def _first_groups(self) -> list[dict[str, Any]]:
+        """Return, for each of the user's groups, the first real one; options that an optimizer counts up are there."""
+        owners = [part.owner for part in self.parts]
+        return [self.optimizer.param_groups[owners.index(owner)] for owner in range(len(self.users))]
+
+    def _later_groups(self) -> list[dict[str, Any]]:
+        """Return groups that somebody added after the split."""
+        return list(self.optimizer.param_groups[len(self.parts) :])
+
+    @staticmethod
+    def _is_state(key: str) -> bool:
+        return key not in _OWN_KEYS and key not in _RATE_KEYS and key != "weight_decay"
+
+    def _merge_state(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
+        """Put a saved state into the user's form."""
+        if self._inside:
+            return None
+        self.adopt()
+        packed = state["param_groups"]
+        starts = [sum(len(group["params"]) for group in self.users[:owner]) for owner in range(len(self.users))]
+        renumbered: dict[Any, int] = {}
+        for part, group in zip(self.parts, packed, strict=False):
+            for index, place in zip(group["params"], part.places, strict=True):
+                renumbered[index] = starts[part.owner] + place
+        merged = []
+        owners = [part.owner for part in self.parts]
+        for owner, user in enumerate(self.users):
+            first = packed[owners.index(owner)]
+            group = {key: value for key, value in user.items() if key != "params"}
+            group.update({key: value for key, value in first.items() if self._is_state(key)})
+            extra = {}
+            for part, real in zip(self.parts, packed, strict=False):
+                if part.owner == owner and (own := _differing(part, real, group)):
+                    extra[part.name] = own
+            if extra:
+                group[_EXTRA_KEY] = extra
+            group["params"] = list(range(starts[owner], starts[owner] + len(user["params"])))
+            merged.append(group)
+        for group in packed[len(self.parts) :]:
+            merged.append(dict(group))
+        values = {renumbered.get(index, index): value for index, value in state["state"].items()}
+        return {**state, "state": values, "param_groups": merged}
+
+    def _split_state(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
+        """Take a state in the user's form apart, so that it fits the real groups."""
+        saved = state["param_groups"]
+        sizes = [len(group["params"]) for group in [*self.users, *self._later_groups()]]
+        if self._inside or [len(group["params"]) for group in saved] != sizes:
+            return None
+        groups = []
+        for user, group in zip(self.users, saved, strict=False):
+            for key, value in group.items():
+                if key not in _OWN_KEYS and key != _EXTRA_KEY:
+                    _write(user, key, _copy(value))
+        for part in self.parts:
+            group = saved[part.owner]
+            own = {
+                key: part.option(key, value)
+                for key, value in group.items()
+                if key not in _OWN_KEYS and key != _EXTRA_KEY
+            }
+            own.update(group.get(_EXTRA_KEY, {}).get(part.name, {}))
+            for key in ("params", "param_names"):
+                if key in group:
+                    own[key] = [group[key][place] for place in part.places]
+            own["name"] = part.name
+            groups.append(own)
+        return {**state, "param_groups": [*groups, *saved[len(self.users) :]]}
+
+
+def _places(part: Mapping[str, Any], user: Mapping[str, Any]) -> tuple[int, ...]:
+    """Find the positions of a part's parameters in the user's group, by identity."""
+    positions = {id(parameter): place for place, parameter in enumerate(user["params"])}
+    return tuple(positions[id(parameter)] for parameter in part["params"])
+
+
+def _differing(part: _Part, real: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the options of a part that do not follow from the user's group."""
+    return {
+        key: value
+        for key, value in real.items()
+        if key not in _OWN_KEYS and (key not in merged or not _same(value, part.option(key, merged[key])))
+    }
+
+
+def _in_users_view(method: Callable[..., Any], split: SplitOptimizer) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the scheduler's own signature
+        with split.users_view():
+            return method(*args, **kwargs)
+
+    return run
+
+
+def _copy(value: Any) -> Any:  # noqa: ANN401
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
+    if isinstance(left, Tensor) or isinstance(right, Tensor):
+        both = isinstance(left, int | float | Tensor) and isinstance(right, int | float | Tensor)
+        return both and bool(left == right)
+    return bool(left == right)
+
+
+def _write(group: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401
+    """Set an option; a tensor is filled, since a captured graph may hold it."""
+    old = group.get(key)
+    if isinstance(old, Tensor):
+        old.fill_(float(value))
+    else:
+        group[key] = value

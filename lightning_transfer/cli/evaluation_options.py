@@ -1,0 +1,27 @@
+"""The section ``evaluation`` of a config. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["EvaluationOptions"]
+
+Baselines = list[Literal["majority", "knn", "linear_probe"]]
+
+
+def _all_baselines() -> Baselines:
+    return ["majority", "knn", "linear_probe"]
+
+
+@dataclass
+class EvaluationOptions:
+    """How a trained model is calibrated and judged.
+
+    Attributes:
+        max_false_reject_rate: Share of good items that the threshold may reject, measured on the calibration split.
+        baselines: Plain methods that ``test`` puts beside the model; they read the training split again.
+    """
+
+    max_false_reject_rate: float = 0.05
+    baselines: Baselines = field(default_factory=_all_baselines)

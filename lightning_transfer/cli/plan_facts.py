@@ -1,0 +1,168 @@
+"""What a fit will do, as plain data, found from its trainer and module before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_transfer.callbacks import BackboneFreezeUnfreeze
+from lightning_transfer.depth import DepthMap, resolve_depth
+from lightning_transfer.errors import TransferError
+from lightning_transfer.metrics import trainable_memory
+
+__all__ = ["backbone_facts", "optimizer_states", "rates", "stages_and_groups"]
+
+
+def backbone_facts(module: nn.Module) -> dict[str, Any]:
+    """Return what a user should know of the backbone's origin; empty for a module without a card."""
+    card = getattr(module, "card", None)
+    if card is None:
+        return {}
+    names = ("name", "licence", "pretraining", "source", "num_parameters", "num_features", "batchnorm", "padding")
+    return {name: getattr(card, name) for name in names}
+
+
+def stages_and_groups(trainer: Trainer, module: LightningModule, *, memory: bool = False) -> dict[str, Any]:
+    """Return the groups and what opens when, before any callback has frozen anything.
+
+    Args:
+        trainer: Its callbacks decide the stages; without a `BackboneFreezeUnfreeze` there is one.
+        module: With its head.
+        memory: Whether to run two samples through the module for each stage, to estimate its memory.
+    """
+    callbacks: list[Any] = list(trainer.callbacks)  # type: ignore[attr-defined]
+    freezers = [item for item in callbacks if isinstance(item, BackboneFreezeUnfreeze)]
+    try:
+        depth_map = _depth(module, freezers[0] if freezers else None)
+    except (TransferError, ValueError) as error:
+        return {"groups": [], "stages": [], "reason": str(error)}
+    named = [*depth_map.groups, depth_map.head]
+    groups = [
+        {
+            "name": layer.name,
+            "depth": layer.depth,
+            "parameters": sum(parameter.numel() for _, parameter in depth_map.named_parameters(module, layer)),
+        }
+        for layer in named
+    ]
+    stages = _stages(module, freezers, depth_map, trainer.max_epochs)
+    if memory:
+        _add_memory(trainer, module, depth_map, stages)
+    return {"evidence": depth_map.evidence, "warnings": list(depth_map.warnings), "groups": groups, "stages": stages}
+
+
+def rates(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the learning rate of each of the optimizers' groups at the first step, split groups with their names."""
+    found = []
+    for number, optimizer in enumerate(trainer.optimizers):
+        for place, group in enumerate(optimizer.param_groups):
+            found.append(
+                {
+                    "optimizer": type(optimizer).__name__ if len(trainer.optimizers) == 1 else f"{number}",
+                    "name": str(group.get("name", f"group {place}")),
+                    "lr": float(group["lr"]),
+                    "weight_decay": float(group.get("weight_decay", 0.0)),
+                    "parameters": sum(parameter.numel() for parameter in group["params"]),
+                }
+            )
+    return found
+
+
+def optimizer_states(optimizer: Optimizer) -> float:
+    """Return how many numbers an optimizer keeps for each trained parameter.
+
+    Example:
+        >>> import torch
+        >>> optimizer_states(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
+        1.0
+    """
+    name = type(optimizer).__name__.lower()
+    if "adagrad" in name or "lion" in name:
+        return 1.0
+    if name == "sgd":
+        return 1.0 if any(group.get("momentum", 0.0) for group in optimizer.param_groups) else 0.0
+    return 2.0
+
+
+def _depth(module: LightningModule, freezer: BackboneFreezeUnfreeze | None) -> DepthMap:
+    if freezer is not None:
+        return resolve_depth(module, backbone=freezer.backbone, head=freezer.head, layer_groups=freezer.layer_groups)
+    return resolve_depth(module, backbone="backbone" if hasattr(module, "backbone") else None)
+
+
+def _stages(
+    module: LightningModule, freezers: list[BackboneFreezeUnfreeze], depth_map: DepthMap, max_epochs: int | None
+) -> list[dict[str, Any]]:
+    if not freezers:
+        counts = [(item.numel(), item.requires_grad) for item in module.parameters()]
+        trainable = sum(number for number, trains in counts if trains)
+        return [
+            {
+                "epoch": 0,
+                "opened": [layer.name for layer in depth_map.groups],
+                "open_groups": [layer.name for layer in depth_map.groups],
+                "trainable_parameters": trainable,
+                "share": trainable / max(1, sum(number for number, _ in counts)),
+                "reached": True,
+            }
+        ]
+    return [
+        {
+            "epoch": stage.epoch,
+            "opened": list(stage.opened),
+            "open_groups": list(stage.open_groups),
+            "trainable_parameters": stage.trainable_parameters,
+            "share": stage.share,
+            "reached": stage.reached,
+        }
+        for freezer in freezers
+        for stage in freezer.plan(module, max_epochs)
+    ]
+
+
+def _add_memory(trainer: Trainer, module: LightningModule, depth_map: DepthMap, stages: list[dict[str, Any]]) -> None:
+    """Estimate each stage's memory with exactly its groups open; leaves the module as it was."""
+    example, batch_size = _example(trainer, module)
+    states = max((optimizer_states(item) for item in trainer.optimizers), default=2.0)
+    before = {parameter: parameter.requires_grad for parameter in module.parameters()}
+    try:
+        for stage in stages:
+            for layer in depth_map.groups:
+                for _, parameter in depth_map.named_parameters(module, layer):
+                    parameter.requires_grad_(before[parameter] and layer.name in stage["open_groups"])
+            try:
+                found = trainable_memory(module, example, batch_size=batch_size, optimizer_states=states)
+            except RuntimeError as error:
+                # A module whose forward does not take a batch's input: said, not hidden.
+                stage["memory"], stage["memory_reason"] = None, str(error).splitlines()[0]
+                continue
+            stage["memory"] = {
+                "total": found.total,
+                "parameters": found.parameters,
+                "gradients": found.gradients,
+                "optimizer_state": found.optimizer_state,
+                "activations": found.activations,
+            }
+    finally:
+        for parameter, trains in before.items():
+            parameter.requires_grad_(trains)
+
+
+def _example(trainer: Trainer, module: LightningModule) -> tuple[Any, int]:
+    """Return two training samples on the module's device, and the size of a whole batch."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batch = next(iter(data.ordered_dataloader("train")))
+    return _first_two(batch.input, module), len(batch.index)
+
+
+def _first_two(value: Any, module: LightningModule) -> Any:  # noqa: ANN401 - tensor or dict of tensors
+    # Two, not one: BatchNorm cannot train on a single sample.
+    if isinstance(value, Tensor):
+        return value[:2].to(module.device)
+    if isinstance(value, Mapping):
+        return {key: _first_two(item, module) for key, item in value.items()}
+    return value

@@ -1,0 +1,63 @@
+"""What the command line must know of a recipe before it imports anything heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Name the classes of a recipe without importing them.
+
+    Attributes:
+        name: Short name; run folders lie in ``runs/<name>/``.
+        package: Importable name of the recipe; its configs lie in ``configs/`` beside the code.
+        module: The LightningModule, as ``package.module:Class``.
+        data: The LightningDataModule, as ``package.module:Class``.
+        description: One sentence for the help text.
+
+    Example:
+        >>> recipe = Recipe("toy", "json", module="json.decoder:JSONDecoder", data="json.encoder:JSONEncoder")
+        >>> recipe.command
+        'python -m json'
+        >>> recipe.module_class().__name__
+        'JSONDecoder'
+    """
+
+    name: str
+    package: str
+    module: str
+    data: str
+    description: str = ""
+
+    @property
+    def command(self) -> str:
+        """How a user starts this recipe."""
+        return f"python -m {self.package}"
+
+    @property
+    def configs(self) -> Path:
+        """Folder of the configs that come with the recipe; it need not exist."""
+        spec = find_spec(self.package)
+        places = list(spec.submodule_search_locations or []) if spec is not None else []
+        return Path(places[0] if places else ".") / "configs"
+
+    def module_class(self) -> type[Any]:
+        """Import the LightningModule's class."""
+        return _load(self.module)
+
+    def data_class(self) -> type[Any]:
+        """Import the LightningDataModule's class."""
+        return _load(self.data)
+
+
+def _load(target: str) -> type[Any]:
+    place, _, name = target.partition(":")
+    loaded: type[Any] = getattr(import_module(place), name)
+    return loaded

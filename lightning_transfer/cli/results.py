@@ -1,0 +1,204 @@
+"""What follows a verb of the Trainer: calibrate after a fit, evaluate after a test, write what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from lightning_transfer.cli.run_folder import atomic, write_json
+from lightning_transfer.data import write_predictions
+from lightning_transfer.errors import BackboneError
+from lightning_transfer.evaluation import (
+    BaselineOutputs,
+    Outputs,
+    collect_features,
+    collect_outputs,
+    evaluate_classification,
+    fit_baselines,
+    fit_calibration,
+    format_table,
+)
+from lightning_transfer.modules.transfer import CHECKPOINT_KEY, read_checkpoint
+from lightning_transfer.types import ModelOutput, Record
+
+if TYPE_CHECKING:
+    from lightning_transfer.cli.transfer_cli import TransferCLI
+
+__all__ = ["finish_fit", "finish_predict", "finish_test", "finish_validate"]
+
+# A finished model is for prediction: what only a resumed fit reads stays in `checkpoints/`.
+_TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "current_model_state", "averaging_state")
+
+
+def finish_fit(cli: TransferCLI) -> None:
+    """Load the best checkpoint, fit temperature and threshold on the calibration split, write ``model.ckpt``.
+
+    Args:
+        cli: After its trainer's ``fit``.
+    """
+    trainer, module = cli.trainer, cli.model
+    if getattr(trainer, "fast_dev_run", False):
+        rank_zero_info("`fast_dev_run` writes no checkpoint, so there is no `model.ckpt`.")
+        return
+    best = _best_checkpoint(cli)
+    if not trainer.is_global_zero:
+        return
+    if best.is_dir():
+        rank_zero_warn(
+            f"`{best}` is a sharded checkpoint, so no `model.ckpt` was written. Set the strategy's "
+            "`state_dict_type: full`."
+        )
+        return
+    checkpoint = {key: value for key, value in read_checkpoint(best).items() if key not in _TRAINING_STATE}
+    module.load_state_dict(checkpoint["state_dict"])
+    _calibrate(cli)
+    checkpoint[CHECKPOINT_KEY] = {**checkpoint[CHECKPOINT_KEY], "calibration": module.calibration.to_dict()}
+    atomic(cli.output / "model.ckpt", lambda part: torch.save(checkpoint, part))
+    scores = _logged(cli)
+    if scores:
+        write_json(cli.output / "metrics.json", scores)
+    print(f"Checkpoint: {best}")
+    for name, score in scores.items():
+        print(f"Best {name}: {score['value']:.4f}")
+    found = module.calibration
+    threshold = "none" if found.threshold is None else f"{found.threshold:.4g}"
+    print(f"Calibration: temperature {found.temperature:.4g}, threshold {threshold} ({found.rule})")
+
+
+def finish_validate(cli: TransferCLI) -> None:
+    """Write and print what the module logged on the validation split."""
+    if not cli.trainer.is_global_zero:
+        return
+    scores = {name: _score(float(value)) for name, value in cli.trainer.callback_metrics.items()}
+    write_json(cli.output / "metrics.json", scores)
+    width = max((len(name) for name in scores), default=0)
+    for name, score in scores.items():
+        print(f"{name:<{width}}  {score['value']:.4f}")
+
+
+def finish_test(cli: TransferCLI) -> None:
+    """Evaluate the outputs that the module collected, with baselines; write and print them."""
+    if not cli.trainer.is_global_zero:
+        return
+    data, module = cli.datamodule, cli.model
+    batches: list[ModelOutput] = module.test_outputs
+    records = data.records_for("test")
+    outputs = Outputs.from_batches(batches)
+    result = evaluate_classification(
+        outputs,
+        records,
+        module.schema,
+        module.calibration,
+        baselines=_baselines(cli, outputs),
+        show_progress=_bar(cli),
+    )
+    result.write_json(cli.output / "metrics.json")
+    kept, joint = _only_run(records, batches)
+    write_predictions(cli.output / "predictions.csv", kept, joint, module.schema, module.calibration)
+    print(format_table(result))
+
+
+def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
+    """Write the predictions, a row for each input, unreadable ones with the reason."""
+    if not cli.trainer.is_global_zero:
+        return
+    data, module = cli.datamodule, cli.model
+    records, outputs = _only_run(data.records_for("predict"), batches)
+    path = write_predictions(
+        cli.output / "predictions.csv",
+        records,
+        outputs,
+        module.schema,
+        module.calibration,
+        skipped=data.list_skipped("predict"),
+    )
+    print(f"Predictions: {path}")
+
+
+def _best_checkpoint(cli: TransferCLI) -> Path:
+    """Return the checkpoint to keep: best by its monitor, else the last, else the weights as they are now."""
+    callback = cli.trainer.checkpoint_callback
+    for name in ("best_model_path", "last_model_path"):
+        found = getattr(callback, name, "")
+        if found:
+            return Path(found)
+    # Without any checkpoint callback. All processes take part in saving.
+    path = cli.output / "checkpoints" / "last.ckpt"
+    cli.trainer.save_checkpoint(path, weights_only=True)
+    return path
+
+
+def _calibrate(cli: TransferCLI) -> None:
+    """Fit temperature and threshold on the calibration split, or on validation where that is empty."""
+    data, module = cli.datamodule, cli.model
+    if not any(data.records_for(split) for split in ("calibration", "val")):
+        rank_zero_warn("There is no calibration and no validation split: temperature and threshold are not fitted.")
+        return
+    outputs = collect_outputs(module, data.calibration_dataloader(), cli.trainer.strategy.root_device, _bar(cli))
+    rate = cli.config_init["evaluation"].max_false_reject_rate
+    module.calibration = fit_calibration(outputs, module.schema, max_false_reject_rate=rate)
+
+
+def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
+    """Fit the plain methods on the features that the backbone had before any fine-tuning."""
+    from lightning_transfer.backbones import load_backbone
+
+    names: list[str] = list(cli.config_init["evaluation"].baselines)
+    data, module = cli.datamodule, cli.model
+    train = data.records_for("train")
+    if not names or not train:
+        return {}
+    backbone = module.backbone
+    if names != ["majority"]:
+        model = cli.resolved["model"]
+        try:
+            backbone, _ = load_backbone(model["backbone"], weights=model.get("weights"), card=model.get("card"))
+        except BackboneError as error:
+            rank_zero_warn(f"The only baseline is the majority class: {error}")
+            names = [name for name in names if name == "majority"]
+    device, bar = cli.trainer.strategy.root_device, _bar(cli)
+    backbone = backbone.eval()
+
+    def features(split: str) -> Outputs:
+        return collect_features(backbone, data.ordered_dataloader(split), device, bar)
+
+    return fit_baselines(
+        features("train"),
+        features("test") if len(test) == len(data.records_for("test")) else test,
+        module.schema,
+        groups=[record.group or record.id for record in train],
+        calibration=features("calibration") if data.records_for("calibration") else None,
+        names=names,
+        max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
+        show_progress=bar,
+    )
+
+
+def _only_run(records: Sequence[Record], batches: Sequence[ModelOutput]) -> tuple[list[Record], list[ModelOutput]]:
+    """Leave out the records that were not run: ``limit_test_batches`` stops early."""
+    run = sorted({int(place) for batch in batches for place in batch.index})
+    if len(run) == len(records):
+        return list(records), list(batches)
+    places = {place: position for position, place in enumerate(run)}
+    moved = [batch._replace(index=torch.tensor([places[int(place)] for place in batch.index])) for batch in batches]
+    return [records[place] for place in run], moved
+
+
+def _logged(cli: TransferCLI) -> dict[str, Any]:
+    """Return the score of the best checkpoint."""
+    callback = cli.trainer.checkpoint_callback
+    score = getattr(callback, "best_model_score", None)
+    monitor = getattr(callback, "monitor", None)
+    return {} if score is None or monitor is None else {monitor: _score(float(score))}
+
+
+def _score(value: float) -> dict[str, Any]:
+    return {"value": value, "low": None, "high": None, "n": None, "reason": "logged by the module, without interval"}
+
+
+def _bar(cli: TransferCLI) -> bool:
+    return cli.trainer.progress_bar_callback is not None

@@ -1,0 +1,93 @@
+"""The callback that fills a run's folder while Lightning sets up and trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_transfer.cli.run_folder import environment, write_json, write_text
+
+__all__ = ["RunFolderCallback"]
+
+
+class RunFolderCallback(Callback):
+    """Write ``config.yaml``, ``environment.json`` and ``data.json`` before the first step.
+
+    Every process learns the folder of the first one in ``setup``: only then they can talk to each other. The files are
+    written by the first process, each whole or not at all.
+
+    Args:
+        folder: Made by the first process; the other processes may not know it yet.
+        config: Resolved config as YAML, a valid ``--config``.
+        command: Words of the command line, for ``environment.json``.
+        only_plan: Stop the fit before its first step, when its plan is known.
+
+    Attributes:
+        plan: What the fit will do, as plain values; written to ``plan.json``.
+    """
+
+    def __init__(self, folder: Path, config: str, command: Sequence[str] = (), *, only_plan: bool = False) -> None:
+        self.folder = folder
+        self.config = config
+        self.command = tuple(command)
+        self.only_plan = only_plan
+        self.plan: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Share the folder's path, then write what is known before training."""
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+        if not trainer.is_global_zero:
+            return
+        write_text(self.folder / "config.yaml", self.config)
+        write_json(self.folder / "environment.json", environment(self.command, _device(trainer)))
+        schema = getattr(getattr(trainer, "datamodule", None), "schema", None)
+        if schema is not None:
+            write_json(self.folder / "data.json", _data(schema))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the plan: this callback comes first, so nothing is frozen yet."""
+        from lightning_transfer.cli.plan_facts import backbone_facts, stages_and_groups
+
+        schema = getattr(getattr(trainer, "datamodule", None), "schema", None)
+        self.plan = {
+            "max_epochs": trainer.max_epochs,
+            "backbone": backbone_facts(pl_module),
+            "data": {} if schema is None else schema.to_dict()["counts"],
+            **stages_and_groups(trainer, pl_module, memory=self.only_plan),
+        }
+        if self.only_plan:
+            # The fit loop then skips itself; epochs and steps, which schedulers count on, stay as they are.
+            trainer.limit_train_batches = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the plan: all callbacks have split and scaled the optimizers' groups by now."""
+        self._write_plan(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the plan of a fit that was only planned, before other callbacks put the groups back."""
+        if self.only_plan:
+            self._write_plan(trainer)
+
+    def _write_plan(self, trainer: Trainer) -> None:
+        from lightning_transfer.cli.plan_facts import rates
+
+        self.plan["learning_rates"] = rates(trainer)
+        if trainer.is_global_zero:
+            write_json(self.folder / "plan.json", self.plan)
+
+
+def _device(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    return f"{name}{processes}"
+
+
+def _data(schema: Any) -> dict[str, Any]:  # noqa: ANN401 - a Schema, or a recipe's own with `to_dict`
+    values: dict[str, Any] = schema.to_dict()
+    counts = values.get("counts") or {}
+    return {"num_records": {split: sum(classes.values()) for split, classes in counts.items()}, **values}

@@ -1,0 +1,213 @@
+"""`TransferCLI`: Lightning's own command line, with run folders, our precedence and our messages."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from lightning_transfer import __version__
+from lightning_transfer.cli.arguments import Arguments
+from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
+from lightning_transfer.cli.evaluation_options import EvaluationOptions
+from lightning_transfer.cli.recipe import Recipe
+from lightning_transfer.cli.run_callback import RunFolderCallback
+from lightning_transfer.cli.run_checkpoint import RunCheckpoint
+from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_folder, remove_empty
+from lightning_transfer.cli.sources import Source
+from lightning_transfer.cli.verbs import VERBS
+from lightning_transfer.types import Schema
+
+__all__ = ["TransferCLI"]
+
+# A distributed sampler repeats records to fill its last batch: predictions would hold them twice.
+_ONE_DEVICE = ("validate", "test", "predict", "plan")
+
+
+class TransferCLI(LightningCLI):
+    """Parse a command with one parser for all verbs, and make module, datamodule and trainer; run nothing.
+
+    One parser, not Lightning's one for each Trainer method: every verb reads the same YAML, a fit's saved config
+    included, and the start is faster. Lightning would also let a checkpoint's hyperparameters win over the command
+    line; without its subcommands it leaves them alone, and the order is ours: command line, configs, checkpoint.
+
+    Args:
+        recipe: Names the module's and the datamodule's class.
+        arguments: The words of the command line, sorted.
+        source: What the command starts from.
+
+    Attributes:
+        folder: The run folder. ``output`` within it belongs to this verb; for ``fit`` they are the same.
+        run_callback: Writes the folder's files; holds the plan.
+        resolved: The whole config as the user means it, before a checkpoint replaces the pretrained weights.
+    """
+
+    def __init__(self, recipe: Recipe, arguments: Arguments, source: Source) -> None:
+        self.recipe = recipe
+        self.arguments = arguments
+        self.source = source
+        self.folder = Path()
+        self.output = Path()
+        self.resolved: Namespace
+        verb = VERBS[arguments.verb]
+        super().__init__(
+            recipe.module_class(),
+            recipe.data_class(),
+            save_config_callback=None,
+            trainer_defaults={"default_root_dir": "runs"},
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": f"{recipe.command} {verb.name}",
+                "description": f"{verb.help[0].upper()}{verb.help[1:]}.",
+                "exit_on_error": False,
+                "dump_header": [f"lightning-transfer=={__version__}", f"{recipe.command} {arguments.verb}"],
+            },
+            args=[word for name in source.configs for word in ("--config", name)] + list(arguments.rest),
+            run=False,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of the evaluation, and ``ckpt_path``, which `find_source` reads, for configs and help."""
+        parser.add_class_arguments(EvaluationOptions, "evaluation")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from, or to go on with (fit)."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a wrong key or value becomes our message."""
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type] # always a list here
+        except ArgumentError as error:
+            known = dict(parser.get_defaults(skip_validation=True).items())
+            raise UsageError(explain(error.message, known)) from error
+
+    def before_instantiate_classes(self) -> None:
+        """Keep the config as the user means it; with a checkpoint, build the network without pretrained weights."""
+        self.config["ckpt_path"] = None
+        self.resolved = self.config.clone()
+        card = self.source.payload.get("card")
+        if card is None:
+            return
+        if "model.weights" in self.config:
+            self.config["model.weights"] = "random"
+        if "model.card" in self.config:
+            self.config["model.card"] = card
+        if "model.keep_source_head" in self.config:
+            # Its weights are in the checkpoint; `attach_source_head` makes the layer for them.
+            self.config["model.keep_source_head"] = False
+
+    def instantiate_classes(self) -> None:
+        """Make module, datamodule and trainer; what a constructor refuses is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            raise UsageError(explain_instantiation(error)) from error
+
+    def after_instantiate_classes(self) -> None:
+        """Give the module the config that travels in its checkpoints, and its source head back."""
+        plain = yaml.safe_load(self.dump())
+        self.model.run_config = {"model": plain["model"], "data": plain["data"]}
+        payload = self.source.payload
+        if payload.get("schema") and hasattr(self.datamodule, "use_schema"):
+            # Lightning restores a checkpoint after the data are read, and reading asks for its classes.
+            self.datamodule.use_schema(Schema.from_dict(payload["schema"]))
+        shape = payload.get("source_head")
+        if shape is not None:
+            from torch import nn
+
+            self.model.source_head = nn.Linear(*shape).requires_grad_(False)
+
+    def dump(self) -> str:
+        """Return the resolved config as YAML; it is a valid ``--config``."""
+        text: str = self.parser.dump(self.resolved, skip_none=False)
+        return text
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the Trainer's own
+        """Make the run folder, then the trainer with its loggers and checkpoints in that folder."""
+        given = self.config_init["trainer"]
+        self._make_folders(given["default_root_dir"] or "runs")
+        callbacks = given["callbacks"] or []
+        callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
+        if self.arguments.verb != "fit":
+            callbacks = [item for item in callbacks if not isinstance(item, Checkpoint)]
+            kwargs["enable_checkpointing"] = False
+        elif given["enable_checkpointing"] is not False:
+            self._place_checkpoints(callbacks)
+        only_plan = self.arguments.verb == "plan"
+        self.run_callback = RunFolderCallback(self.output, self.dump(), self.arguments.command, only_plan=only_plan)
+        # First: it reads the plan before other callbacks freeze anything.
+        callbacks.insert(0, self.run_callback)
+        if only_plan:
+            kwargs |= {"num_sanity_val_steps": 0, "enable_model_summary": False, "enable_progress_bar": False}
+        kwargs["callbacks"] = callbacks
+        kwargs["default_root_dir"] = self.output
+        if given["logger"] is None or given["logger"] is True:
+            kwargs["logger"] = self._loggers() if self.arguments.verb == "fit" else False
+        if self.arguments.verb in _ONE_DEVICE:
+            kwargs.update(self._one_device(given))
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except BaseException:
+            remove_empty(self.output, self.folder)
+            raise
+
+    def _make_folders(self, root: str | Path) -> None:
+        """Make the run folder, or the verb's folder in an existing one; further processes only look it up."""
+        if getattr(rank_zero_only, "rank", 0):
+            # Of a launcher that shares no environment, the callback learns the path when the processes can talk.
+            self.output = Path(os.environ.get(RUN_DIR_VARIABLE, str(root)))
+            self.folder = self.output
+            return
+        if self.source.run is not None:
+            self.folder = self.source.run
+        else:
+            self.folder = create(root, self.recipe.name, self.source.name)
+        inside = self.arguments.verb not in ("fit", "plan") or self.source.run is not None
+        self.output = new_folder(self.folder / self.arguments.verb) if inside else self.folder
+        os.environ[RUN_DIR_VARIABLE] = str(self.output)
+
+    def _place_checkpoints(self, callbacks: list[Any]) -> None:
+        """Put the user's checkpoints into the run folder where they name none, or add the default one."""
+        folder = str(self.output / "checkpoints")
+        checkpoints = [item for item in callbacks if isinstance(item, Checkpoint)]
+        for item in checkpoints:
+            if isinstance(item, ModelCheckpoint) and item.dirpath is None:
+                item.dirpath = folder
+        if not checkpoints:
+            monitor = getattr(self.model, "monitor", None)
+            callbacks.append(RunCheckpoint(folder, monitor, getattr(self.model, "monitor_mode", "min")))
+
+    def _loggers(self) -> list[Logger]:
+        # No version: a run's folder is new, and the progress bar would show its last four letters.
+        loggers: list[Logger] = [CSVLogger(self.output / "logs", name="csv", version="")]
+        try:
+            loggers.append(TensorBoardLogger(self.output / "logs", name="tensorboard", version=""))
+        except ModuleNotFoundError:
+            rank_zero_info("TensorBoard is not installed: metrics are logged as CSV only.")
+        return loggers
+
+    def _one_device(self, given: Namespace) -> dict[str, Any]:
+        """Return what makes the trainer use one device, and say so where the config asked for more."""
+        devices = given["devices"]
+        one: Any = 1
+        if isinstance(devices, list):
+            one, asked = devices[:1], len(devices)
+        else:
+            asked = int(devices) if str(devices).lstrip("-").isdigit() else 1
+        nodes = given["num_nodes"] or 1
+        if asked != 1 or nodes != 1:
+            rank_zero_info(
+                f"`{self.arguments.verb}` runs on one device, not on `devices: {devices}`, `num_nodes: {nodes}`: "
+                "distributed samplers would repeat records."
+            )
+        return {"devices": one, "num_nodes": 1, "strategy": "auto"}

@@ -1,0 +1,361 @@
+"""The base of all datamodules: read records, split them by group, check them, load them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from lightning_transfer.data.loading import Collate, EpochSampler, RecordDataset, class_weights, stack_inputs
+from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes, schema_of_checkpoint
+from lightning_transfer.data.splits import assign_splits, check_splits
+from lightning_transfer.data.tables import OnBadFile, Skipped
+from lightning_transfer.errors import DataError, listing
+from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split, Task
+
+__all__ = ["BaseDataModule", "Preprocessing"]
+
+
+class Preprocessing(Protocol):
+    """What turns one input into tensors, and can say so in plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the full specification."""
+
+
+class BaseDataModule(pl.LightningDataModule, ABC):
+    """Read, split, check and load records; know nothing of a domain.
+
+    A subclass says how records are read (`read_records`), how an input becomes tensors (`make_preprocessing`,
+    `load_input`), and if it likes, how files are checked (`check_inputs`), what prediction reads
+    (`read_predict_records`), and how training inputs vary (`augment_input`).
+
+    ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. Where there is a checkpoint, its order of
+    classes holds, and its preprocessing must be this one. Prediction needs no labels.
+
+    Args:
+        batch_size: Records in a batch. A last training batch of a single record is left out, as BatchNorm cannot
+            train on it.
+        num_workers: Processes that load data; 0 loads in the main process.
+        val_fraction: Share of what is not test.
+        calibration_fraction: Share of what is not test, for threshold and temperature; 0 uses validation for these.
+        test_fraction: Share of all records; not used with ``num_folds``, nor where the data has a test split.
+        num_folds: Cross-validation by groups: test is one of this many folds.
+        fold: Which of them, from 0.
+        split_seed: Of the division, of shuffling and of augmentation.
+        on_bad_file: ``skip`` trains without unusable files and lists them; ``error`` stops.
+        sampler: ``weighted`` draws every class equally often, with replacement.
+        negative_class: The class that means "nothing found"; it comes first among the classes.
+        classes: Names and order of the classes; None takes the sorted labels.
+        check_data: Open every file before training; ``on_bad_file="skip"`` does so too.
+        task: ``multiclass``, ``binary`` (the second of two classes is the positive one) or ``multilabel``.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        val_fraction: float = 0.15,
+        calibration_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        num_folds: int | None = None,
+        fold: int = 0,
+        split_seed: int = 0,
+        on_bad_file: OnBadFile = "error",
+        sampler: Literal["weighted"] | None = None,
+        negative_class: str | None = None,
+        classes: Sequence[str] | None = None,
+        check_data: bool = True,
+        task: Task = "multiclass",
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"Expected `batch_size` of at least 1 and `num_workers` of at least 0, got {batch_size}, {num_workers}."
+            )
+        for name, value in (("val", val_fraction), ("calibration", calibration_fraction), ("test", test_fraction)):
+            if not 0 <= value < 1:
+                raise ValueError(f"Expected `{name}_fraction` in [0, 1), got {value}. Use 0 for no such split.")
+        if val_fraction + calibration_fraction >= 1:
+            raise ValueError(
+                f"`val_fraction` {val_fraction} and `calibration_fraction` {calibration_fraction} leave no train split."
+            )
+        if num_folds is not None and (num_folds < 2 or not 0 <= fold < num_folds):
+            raise ValueError(f"Expected `num_folds` of at least 2 and `fold` below it, got {num_folds} and {fold}.")
+        if on_bad_file not in ("error", "skip"):
+            raise ValueError(f"Expected `on_bad_file` error or skip, got `{on_bad_file}`.")
+        if task not in ("multiclass", "binary", "multilabel"):
+            raise ValueError(f"Expected `task` multiclass, binary or multilabel, got `{task}`.")
+        if sampler not in (None, "weighted") or (sampler and task == "multilabel"):
+            raise ValueError(f"`sampler` {sampler!r} does not fit the task `{task}`. Use null, or class weights.")
+        if task == "multilabel" and classes is None:
+            raise ValueError("`classes` is None. The task multilabel needs the names of its columns, in order.")
+        if classes is not None and len(set(classes)) < max(len(classes), 2):
+            raise ValueError(f"Expected at least two different `classes`, got {list(classes)}.")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.val_fraction = val_fraction
+        self.calibration_fraction = calibration_fraction
+        self.test_fraction = test_fraction
+        self.num_folds = num_folds
+        self.fold = fold
+        self.split_seed = split_seed
+        self.on_bad_file: OnBadFile = on_bad_file
+        self.sampler = sampler
+        self.negative_class = negative_class
+        self.classes = tuple(classes) if classes is not None else None
+        self.check_data = check_data
+        self.task: Task = task
+        self.records: list[Record] = []
+        self.predict_records: list[Record] = []
+        self.schema: Schema | None = None
+        self.preprocessing: Any = None
+        self._card: BackboneCard | None = None
+        self._given_schema: Schema | None = None
+        self._skipped: dict[str, list[Skipped]] = {"fit": [], "predict": []}
+        self._reading: list[Skipped] = []
+
+    # What a subclass fills in.
+
+    @abstractmethod
+    def read_records(self) -> list[Record]:
+        """Return all records, with the splits that the data brings along; append unusable rows by `skip`."""
+
+    def read_predict_records(self) -> list[Record]:
+        """Return the records to predict, labels optional; by default those of `read_records`."""
+        return self.read_records()
+
+    @abstractmethod
+    def make_preprocessing(self, card: BackboneCard) -> Preprocessing:
+        """Return what turns an input into tensors as this backbone expects them."""
+
+    @abstractmethod
+    def load_input(self, record: Record) -> Any:  # noqa: ANN401 - tensor or dict of tensors
+        """Return one record's input as tensor or dict of tensors; runs in worker processes."""
+
+    def check_inputs(self, records: Sequence[Record]) -> tuple[list[Record], list[Skipped]]:
+        """Return the usable records and the others, or raise as ``on_bad_file`` says; by default all are usable."""
+        return list(records), []
+
+    def augment_input(self, value: Any, generator: torch.Generator) -> Any:  # noqa: ANN401 - as `load_input`
+        """Return a training input, changed at random by the generator alone; by default unchanged."""
+        return value
+
+    def collate_inputs(self, inputs: Sequence[Any]) -> Any:  # noqa: ANN401 - as `load_input`
+        """Return one batch of inputs; by default tensors are stacked, and dicts of tensors padded with zeros."""
+        return stack_inputs(inputs)
+
+    # What modules, evaluation and the command line ask for.
+
+    def use_card(self, card: BackboneCard) -> None:
+        """Take the preprocessing from this card, not from the trainer's module."""
+        self._card = card
+
+    def use_schema(self, schema: Schema) -> None:
+        """Take classes and preprocessing of a checkpoint, where no trainer's module brings them."""
+        self._given_schema = schema
+
+    def records_for(self, split: Split) -> list[Record]:
+        """Return one split's records; a batch's ``index`` counts in this list."""
+        if split == "predict":
+            return self.predict_records
+        return [record for record in self.records if record.split == split]
+
+    def list_skipped(self, stage: Literal["fit", "predict"] = "fit") -> list[Skipped]:
+        """Return what was left out when the data (``fit``), or what to predict, was read."""
+        return list(self._skipped[stage])
+
+    def setup(self, stage: str) -> None:
+        """Read, split and check the data once; build the schema and the preprocessing for the stage."""
+        restored = self._restored_schema()
+        self.preprocessing = self.make_preprocessing(self._find_card())
+        if restored is not None:
+            check_preprocessing(self.preprocessing.to_dict(), restored.preprocessing)
+        if stage == "predict":
+            self.predict_records = [
+                replace(record, split="predict")
+                for record in self._read_and_check("predict", self.read_predict_records)
+            ]
+            self.schema = restored or self.schema
+            if self.schema is None:
+                raise DataError(
+                    "Prediction needs the classes of a trained model, and there is no checkpoint. Give `ckpt_path`,"
+                    " or a module made by `from_checkpoint`."
+                )
+            return
+        if not self.records:
+            self.records = assign_splits(
+                self._read_and_check("fit", self.read_records),
+                val_fraction=self.val_fraction,
+                calibration_fraction=self.calibration_fraction,
+                test_fraction=self.test_fraction,
+                num_folds=self.num_folds,
+                fold=self.fold,
+                seed=self.split_seed,
+            )
+        classes = resolve_classes(
+            self.records,
+            self.task,
+            classes=self.classes,
+            negative_class=self.negative_class,
+            restored=restored,
+        )
+        check_splits(self.records, expected=self._expected_splits(stage), classes=classes)
+        self.schema = build_schema(
+            self.records,
+            classes,
+            self.task,
+            negative_class=restored.negative_class if restored is not None else self.negative_class,
+            sampling=self.sampler,
+            preprocessing=self.preprocessing.to_dict(),
+        )
+        if restored is not None and stage != "fit" and restored.fingerprint not in ("", self.schema.fingerprint):
+            rank_zero_warn(
+                "The records or their splits differ from those the checkpoint was trained with. If they overlap, the"
+                " test split may hold training records and the score is too good."
+            )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
+        records = self.records_for("train")
+        weights = class_weights(records) if self.sampler == "weighted" else None
+        sampler = EpochSampler(len(records), self.split_seed, weights)
+        share = math.ceil(len(records) / getattr(self.trainer, "world_size", 1))  # of each process
+        single = share > self.batch_size and share % self.batch_size == 1
+        return self._loader("train", sampler=sampler, drop_last=single)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """Return the batches of validation, in order; none where there is no such split."""
+        return self._loader("val") if self.records_for("val") else []
+
+    def calibration_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches for threshold and temperature: calibration, or validation where that is empty."""
+        return self._loader("calibration" if self.records_for("calibration") else "val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of test, in order."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches to predict, in order, without targets."""
+        return self._loader("predict")
+
+    def ordered_dataloader(self, split: Split) -> DataLoader[Batch]:
+        """Return the batches of any split in the order of `records_for`, without augmentation."""
+        return self._loader(split)
+
+    # How it is done.
+
+    def _find_card(self) -> BackboneCard:
+        """Return the card given by hand, else that of the trainer's module."""
+        card = self._card or getattr(self._module(), "card", None)
+        if card is None:
+            raise MisconfigurationException(
+                f"`{type(self).__name__}` takes its preprocessing from the module's `card`, and there is none."
+                " Use a TransferModule, or call `datamodule.use_card(card)` before."
+            )
+        found: BackboneCard = card
+        return found
+
+    def _module(self) -> Any:  # noqa: ANN401 - any LightningModule, or None
+        return getattr(self.trainer, "lightning_module", None)
+
+    def _restored_schema(self) -> Schema | None:
+        """Return the schema that a checkpoint brought, or will bring right after this setup."""
+        if self._given_schema is not None:
+            return self._given_schema
+        # Lightning restores weights after setup, so a checkpoint's classes must be looked up here.
+        path = getattr(self.trainer, "ckpt_path", None)
+        saved = None if path is None else schema_of_checkpoint(path)
+        if saved is not None:
+            return saved
+        schema: Schema | None = getattr(self._module(), "schema", None)
+        return schema
+
+    def _read_and_check(self, stage: Literal["fit", "predict"], read: Callable[[], list[Record]]) -> list[Record]:
+        """Read records, leave out unusable ones as the user wishes, and say so."""
+        skipped = self._skipped[stage]
+        skipped.clear()
+        self._reading = skipped
+        records: list[Record] = read()
+        repeated = [name for name, count in Counter(record.id for record in records).items() if count > 1]
+        if repeated:
+            raise DataError(f"{len(repeated)} ids appear more than once: {listing(repeated)}. Ids must be unique.")
+        if self.check_data or self.on_bad_file == "skip":  # what is to be skipped must be known before
+            taken = {skip.position for skip in skipped}
+            slots = [place for place in range(len(records) + len(skipped)) if place not in taken]
+            records, bad = self.check_inputs(records)
+            skipped.extend(
+                replace(skip, position=None if skip.position is None else slots[skip.position]) for skip in bad
+            )
+        if skipped:
+            names = listing(f"{skip.record.id} ({skip.reason})" for skip in skipped)
+            rank_zero_warn(f"{len(skipped)} of {len(records) + len(skipped)} records are left out: {names}.")
+        return records
+
+    def skip(self, skipped: Sequence[Skipped]) -> None:
+        """Note what a reader left out; called by `read_records` and `read_predict_records`."""
+        self._reading.extend(skipped)
+
+    def _expected_splits(self, stage: str) -> list[Split]:
+        """Return the splits that a stage cannot do without."""
+        if stage in ("validate", "test"):
+            only: Split = "val" if stage == "validate" else "test"
+            # Data that only tests a finished model needs no training records.
+            return ["train", only] if self.records_for("train") else [only]
+        expected: list[Split] = ["train"]
+        if self.val_fraction > 0:
+            expected.append("val")
+        if self.calibration_fraction > 0:
+            expected.append("calibration")
+        if self.num_folds is not None or self.test_fraction > 0:
+            expected.append("test")
+        return expected
+
+    def _loader(
+        self, split: Split, sampler: EpochSampler | None = None, *, drop_last: bool = False
+    ) -> DataLoader[Batch]:
+        """Return a loader; workers receive a copy of this object without trainer and records."""
+        if self.schema is None:
+            raise MisconfigurationException(f"`{type(self).__name__}` has not read its data. Call `setup` first.")
+        worker = self._for_workers()
+        task = None if split == "predict" else self.task
+        augment = worker.augment_input if sampler is not None else None
+        dataset = RecordDataset(self.records_for(split), worker.load_input, self.schema.classes, task, augment)
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=Collate(worker.collate_inputs),
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            drop_last=drop_last,
+        )
+        return loader
+
+    def _for_workers(self) -> BaseDataModule:
+        """Return a copy that holds only what loading one record needs, and can be pickled."""
+        worker = copy.copy(self)
+        worker.trainer = None
+        worker.records, worker.predict_records = [], []
+        worker._skipped = {"fit": [], "predict": []}
+        worker._reading = []
+        return worker
+
+    @property
+    def show_progress(self) -> bool:
+        """Whether a long check may show a bar: on the first process, unless the trainer shows none."""
+        trainer: Any = self.trainer
+        return trainer is not None and trainer.is_global_zero and trainer.progress_bar_callback is not None

@@ -1,0 +1,156 @@
+"""Feed records to a model: dataset, collation, and a sampler that is a function of seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset, Sampler, WeightedRandomSampler
+
+from lightning_transfer.types import Batch, Record, Task
+
+__all__ = ["Collate", "EpochSampler", "RecordDataset", "class_weights", "encode_label", "stack_inputs"]
+
+Item = tuple[Any, "Tensor | None", int]
+
+
+def encode_label(record: Record, classes: Sequence[str], task: Task) -> Tensor | None:
+    """Return the label as the loss wants it, or None if it is unknown.
+
+    Returns:
+        int64 index for multi-class; float 0 or 1 for binary; floats with NaN for missing for multi-label.
+
+    Example:
+        >>> encode_label(Record(id="1", input=None, label="bad"), ("good", "bad"), "binary")
+        tensor(1.)
+    """
+    if isinstance(record.label, tuple):
+        return torch.tensor([float("nan") if value is None else value for value in record.label])
+    if record.label is None or record.label not in classes:
+        return None
+    place = list(classes).index(record.label)
+    return torch.tensor(float(place)) if task == "binary" else torch.tensor(place)
+
+
+def class_weights(records: Sequence[Record]) -> Tensor:
+    """Return one over the frequency of each record's class, so that classes are drawn equally often."""
+    counts: dict[Any, int] = {}
+    for record in records:
+        counts[record.label] = counts.get(record.label, 0) + 1
+    return torch.tensor([1.0 / counts[record.label] for record in records], dtype=torch.float64)
+
+
+class RecordDataset(Dataset[Item]):
+    """One split's records as ``(input, target, index)``.
+
+    Args:
+        records: Of one split.
+        load: Turns a record into a tensor or a dict of tensors.
+        classes: In the order of the logits.
+        task: Decides the form of the target; None for no target.
+        augment: Called on training inputs with a generator seeded by the sampler.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        load: Callable[[Record], Any],
+        classes: Sequence[str],
+        task: Task | None,
+        augment: Callable[[Any, torch.Generator], Any] | None = None,
+    ) -> None:
+        self.records = list(records)
+        self._load = load
+        self._augment = augment
+        self._targets = [encode_label(record, classes, task) if task else None for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Item:
+        """Return one item; the sampler of training adds a seed to the index."""
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        value = self._load(self.records[index])
+        if self._augment is not None and seed is not None:
+            value = self._augment(value, torch.Generator().manual_seed(seed))
+        return value, self._targets[index], index
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Shuffle, or draw by weight, as a pure function of seed and epoch; each index comes with its own seed.
+
+    Neither the global random state nor the number of workers has a say. Lightning calls ``set_epoch``; without it each
+    pass is the next epoch.
+
+    Args:
+        size: Number of records.
+        seed: Of all epochs.
+        weights: Draw ``size`` records with replacement in proportion to these; None visits each once.
+    """
+
+    def __init__(self, size: int, seed: int, weights: Tensor | None = None) -> None:
+        self._size = size
+        self._seed = seed
+        self._weights = weights
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        # A large odd stride keeps neighbouring seeds and epochs apart.
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        self._epoch += 1
+        if self._weights is None:
+            order = torch.randperm(self._size, generator=generator).tolist()
+        else:
+            # Its stub asks for floats; a tensor is taken as it is.
+            order = list(WeightedRandomSampler(self._weights, self._size, generator=generator))  # type: ignore[arg-type]
+        seeds = torch.randint(2**62, (self._size,), generator=generator).tolist()
+        return iter(list(zip(order, seeds, strict=True)))
+
+
+def stack_inputs(inputs: Sequence[Any]) -> Any:  # noqa: ANN401 - tensor or dict of tensors
+    """Stack tensors, or pad the tensors of dicts with zeros to the longest.
+
+    Example:
+        >>> stack_inputs([{"ids": torch.tensor([1, 2])}, {"ids": torch.tensor([3])}])["ids"]
+        tensor([[1, 2],
+                [3, 0]])
+    """
+    first = inputs[0]
+    if isinstance(first, Mapping):
+        return {key: _pad([value[key] for value in inputs]) for key in first}
+    return torch.stack(list(inputs))
+
+
+def _pad(values: Sequence[Tensor]) -> Tensor:
+    """Stack tensors of one shape, else pad their first axis."""
+    if len({value.shape for value in values}) == 1:
+        return torch.stack(list(values))
+    return pad_sequence(list(values), batch_first=True)
+
+
+class Collate:
+    """Turn items into a `Batch`; a class of its own so that worker processes can receive it.
+
+    Args:
+        collate_inputs: Turns a list of inputs into one.
+    """
+
+    def __init__(self, collate_inputs: Callable[[Sequence[Any]], Any] = stack_inputs) -> None:
+        self._collate_inputs = collate_inputs
+
+    def __call__(self, items: Sequence[Item]) -> Batch:
+        """Return the batch; its target is None unless every item has one."""
+        inputs, targets, indices = zip(*items, strict=True)
+        known = [target for target in targets if target is not None]
+        target = torch.stack(known) if len(known) == len(items) else None
+        return Batch(self._collate_inputs(inputs), target, torch.tensor(indices))

@@ -1,0 +1,155 @@
+"""Say what the data look like, and whether they fit a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+from lightning_transfer.data.splits import fingerprint
+from lightning_transfer.errors import CheckpointError, DataError, closest, listing
+from lightning_transfer.types import SPLITS, Record, Schema, Task
+
+__all__ = ["build_schema", "check_preprocessing", "resolve_classes", "schema_of_checkpoint"]
+
+
+def resolve_classes(
+    records: Sequence[Record],
+    task: Task,
+    *,
+    classes: Sequence[str] | None = None,
+    negative_class: str | None = None,
+    restored: Schema | None = None,
+) -> tuple[str, ...]:
+    """Return the classes in the order of the logits.
+
+    Args:
+        records: Their labels are the classes, sorted, unless ``classes`` names them.
+        task: Multi-label needs ``classes``.
+        classes: Names and order.
+        negative_class: Comes first.
+        restored: Schema of a checkpoint, whose order holds; the data may lack some of its classes.
+
+    Raises:
+        CheckpointError: If the data have a class, a negative class or a task that the checkpoint has not.
+        DataError: If ``negative_class`` is no class, or a binary task has more than two classes.
+
+    Example:
+        >>> rows = [Record(id="1", input=None, label="bad"), Record(id="2", input=None, label="good")]
+        >>> resolve_classes(rows, "binary", negative_class="good")
+        ('good', 'bad')
+    """
+    labels = {record.label for record in records if isinstance(record.label, str)}
+    found = tuple(classes) if classes is not None else tuple(sorted(labels))
+    if negative_class is not None and task != "multilabel":
+        if negative_class not in (restored.classes if restored is not None else found):
+            raise DataError(
+                f"No class is `{negative_class}` (`negative_class`).{closest(negative_class, found)}"
+                f" Classes: {listing(found, 20)}."
+            )
+        if negative_class in found:
+            found = (negative_class, *(name for name in found if name != negative_class))
+    if restored is not None:
+        other = classes is not None and set(found) != set(restored.classes)
+        if labels - set(restored.classes) or other or restored.task != task:
+            raise CheckpointError(
+                f"The data do not fit the checkpoint. Data: {task}, {listing(found, 20)}. Checkpoint:"
+                f" {restored.task}, {listing(restored.classes, 20)}. Use the data that belong to it, or train anew."
+            )
+        if negative_class is not None and restored.negative_class not in (None, negative_class):
+            raise CheckpointError(
+                f"`negative_class` is `{negative_class}`, and the checkpoint was trained with"
+                f" `{restored.negative_class}`. Use the checkpoint's."
+            )
+        return restored.classes
+    if task == "binary" and len(found) > 2:
+        raise DataError(f"The task binary needs two classes, found {len(found)}: {listing(found, 10)}.")
+    return found
+
+
+def build_schema(
+    records: Sequence[Record],
+    classes: tuple[str, ...],
+    task: Task,
+    *,
+    negative_class: str | None,
+    sampling: str | None,
+    preprocessing: Mapping[str, Any],
+) -> Schema:
+    """Return what the module and the checkpoint keep of the data.
+
+    Args:
+        records: With splits.
+        classes: In the order of the logits.
+        task: For binary the first class is the negative one.
+        negative_class: The class that means "nothing found".
+        sampling: ``weighted`` where batches are balanced.
+        preprocessing: Plain values.
+    """
+    by_split = {split: [r for r in records if r.split == split] for split in SPLITS if split != "predict"}
+    return Schema(
+        task=task,
+        classes=classes,
+        counts={split: _count(rows, classes) for split, rows in by_split.items() if rows},
+        negative_class=classes[0] if task == "binary" and classes else negative_class,
+        num_groups={
+            split: len({record.group for record in rows})
+            for split, rows in by_split.items()
+            if rows and all(record.group is not None for record in rows)
+        },
+        columns=tuple(sorted({key for record in records for key in record.meta})),
+        sampling=sampling,
+        preprocessing=_plain(preprocessing),
+        fingerprint=fingerprint(records),
+    )
+
+
+def check_preprocessing(current: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Refuse another preprocessing than the checkpoint was trained with.
+
+    Raises:
+        CheckpointError: Names every key that differs, with both values.
+    """
+    now, then = _plain(current), _plain(saved)
+    different = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+    if then and different:
+        lines = "; ".join(f"`{key}` is {now.get(key)}, the checkpoint has {then.get(key)}" for key in different)
+        raise CheckpointError(f"The preprocessing differs from training's: {lines}. Use the checkpoint's values.")
+
+
+def schema_of_checkpoint(path: str | Path) -> Schema | None:
+    """Return the schema in a checkpoint of ours, or None; the tensors are not read.
+
+    A file that cannot be read gives None, as the restore that follows says better what is wrong with it.
+    """
+    if not Path(path).is_file():
+        return None
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError, OSError):
+        return None
+    ours = checkpoint.get("lightning_transfer") if isinstance(checkpoint, Mapping) else None
+    return Schema.from_dict(ours["schema"]) if isinstance(ours, Mapping) and ours.get("schema") else None
+
+
+def _count(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
+    """Return the number of records (multi-label: of positives) for each class."""
+    counts = dict.fromkeys(classes, 0)
+    for record in records:
+        if isinstance(record.label, tuple):
+            for name, value in zip(classes, record.label, strict=True):
+                counts[name] += int(value == 1.0)
+        elif record.label is not None:
+            counts[record.label] = counts.get(record.label, 0) + 1
+    return counts
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON keeps of the values, so that tuples and lists are alike."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

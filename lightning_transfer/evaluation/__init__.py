@@ -1,0 +1,39 @@
+"""From a checkpoint and data to frozen results: runner, metrics with intervals, baselines, calibration, prediction."""
+
+from __future__ import annotations
+
+from lightning_transfer.evaluation.baselines import (
+    Baseline,
+    BaselineOutputs,
+    fit_baselines,
+    knn_baseline,
+    linear_probe_baseline,
+    majority_baseline,
+)
+from lightning_transfer.evaluation.calibrate import fit_calibration
+from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.load import Prediction, Predictor, load, predictions
+from lightning_transfer.evaluation.progress import progress
+from lightning_transfer.evaluation.results import ClassificationResult, format_table
+from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
+
+__all__ = [
+    "Baseline",
+    "BaselineOutputs",
+    "ClassificationResult",
+    "Outputs",
+    "Prediction",
+    "Predictor",
+    "collect_features",
+    "collect_outputs",
+    "evaluate_classification",
+    "fit_baselines",
+    "fit_calibration",
+    "format_table",
+    "knn_baseline",
+    "linear_probe_baseline",
+    "load",
+    "majority_baseline",
+    "predictions",
+    "progress",
+]

@@ -1,0 +1,166 @@
+"""Run a trained module over data, and keep what it said of each record."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from torch import Tensor, nn
+
+from lightning_transfer.evaluation.progress import progress
+from lightning_transfer.types import Batch, ModelOutput
+
+__all__ = ["Outputs", "collect_features", "collect_outputs"]
+
+_log = logging.getLogger(__name__)
+
+
+class _Predicts(Protocol):
+    def predict_step(self, batch: Batch, batch_idx: int) -> ModelOutput: ...
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model said of each record of one split, in the order of the records, each once; all on the CPU.
+
+    Attributes:
+        logits: ``(N, num_logits)`` float32, before any temperature; ``(N, 0)`` where only features were collected.
+        features: Pooled backbone features ``(N, F)`` float32.
+        target: Labels as in `Batch`; None if unknown.
+        index: Position of each record in its split ``(N,)``, rising.
+    """
+
+    logits: Tensor
+    features: Tensor
+    target: Tensor | None
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @classmethod
+    def from_batches(cls, batches: Sequence[ModelOutput]) -> Outputs:
+        """Join the outputs of all batches, sort them by record, and drop repeats.
+
+        Distributed samplers repeat a few records to fill the last batch; counted twice they would bend every metric.
+
+        Raises:
+            ValueError: If there is no batch, or only some batches have labels.
+
+        Example:
+            >>> batch = ModelOutput(torch.ones(3, 2), torch.ones(3, 4), None, torch.tensor([2, 0, 2]))
+            >>> Outputs.from_batches([batch]).index.tolist()
+            [0, 2]
+        """
+        if not batches:
+            raise ValueError(
+                "There are 0 batches, so there is nothing to evaluate. Check the split and `limit_*_batches`."
+            )
+        labelled = sum(batch.target is not None for batch in batches)
+        if labelled not in (0, len(batches)):
+            raise ValueError(f"Only {labelled} of {len(batches)} batches have labels. Label all records or none.")
+        index = torch.cat([batch.index.detach().cpu() for batch in batches])
+        kept, first = _first_of_each(index)
+        targets = [batch.target.detach().cpu() for batch in batches if batch.target is not None]
+        return cls(
+            logits=torch.cat([batch.logits.detach().float().cpu() for batch in batches])[first],
+            features=torch.cat([batch.features.detach().float().cpu() for batch in batches])[first],
+            target=torch.cat(targets)[first] if targets else None,
+            index=kept,
+        )
+
+    def with_logits(self, logits: Tensor) -> Outputs:
+        """Return the same records as another model sees them."""
+        if len(logits) != len(self):
+            raise ValueError(f"Expected logits for {len(self)} records, got {len(logits)}.")
+        return replace(self, logits=logits.float())
+
+
+def collect_outputs(
+    module: _Predicts,
+    loader: Iterable[Batch],
+    device: torch.device | str | None = None,
+    show_progress: bool = True,
+) -> Outputs:
+    """Run ``module.predict_step`` over a loader, in eval mode and without gradients.
+
+    The modes of all submodules, and the device, are put back afterwards. For evaluation outside a Trainer; within one,
+    ``trainer.predict`` returns the batches that `Outputs.from_batches` takes.
+
+    Args:
+        module: A `TransferModule`, or any module whose ``predict_step(batch, batch_idx)`` returns a `ModelOutput`.
+        loader: Yields `Batch`; its order does not matter.
+        device: Where to compute; None stays where the module is.
+        show_progress: Whether to show a bar.
+
+    Raises:
+        TypeError: If ``module`` is no `torch.nn.Module`.
+        ValueError: If the loader is empty.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"Expected a module with `predict_step`, got {type(module).__name__}.")
+    return _collect(module, module.predict_step, loader, device, show_progress, "Evaluating")
+
+
+def collect_features(
+    backbone: nn.Module,
+    loader: Iterable[Batch],
+    device: torch.device | str | None = None,
+    show_progress: bool = True,
+) -> Outputs:
+    """Run a bare backbone over a loader, for baselines on the features that it had before any fine-tuning.
+
+    As `collect_outputs`, with logits of width 0.
+    """
+
+    def step(batch: Batch, batch_idx: int) -> ModelOutput:
+        features = backbone(batch.input)
+        return ModelOutput(features.new_zeros(len(features), 0), features, batch.target, batch.index)
+
+    return _collect(backbone, step, loader, device, show_progress, "Features")
+
+
+def _collect(
+    module: nn.Module,
+    step: Callable[[Batch, int], ModelOutput],
+    loader: Iterable[Batch],
+    device: torch.device | str | None,
+    show_progress: bool,
+    description: str,
+) -> Outputs:
+    home = next((item.device for item in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    place = home if device is None else torch.device(device)
+    modes = {part: part.training for part in module.modules()}
+    batches: list[ModelOutput] = []
+    try:
+        module.to(place)
+        module.eval()
+        total = len(loader) if isinstance(loader, Sized) else None
+        with torch.inference_mode(), progress(description, total, show_progress) as bar:
+            for position, batch in enumerate(loader):
+                output = step(move_data_to_device(batch, place), position)
+                batches.append(ModelOutput(*(_to_cpu(item) for item in output)))
+                bar.update(1)
+    finally:
+        module.to(home)
+        for part, training in modes.items():
+            # Not by `.train()`: frozen parts refuse it, and each part had a mode of its own.
+            part.training = training
+    return Outputs.from_batches(batches)
+
+
+def _to_cpu(item: Tensor | None) -> Any:  # noqa: ANN401 - None stays None, in the one field that may be
+    return None if item is None else item.cpu()
+
+
+def _first_of_each(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct indices in rising order, and where each occurs first."""
+    order = torch.argsort(index, stable=True)
+    ranked = index[order]
+    new = torch.ones(len(ranked), dtype=torch.bool)
+    new[1:] = ranked[1:] != ranked[:-1]
+    return ranked[new], order[new]

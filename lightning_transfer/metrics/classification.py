@@ -1,0 +1,174 @@
+"""Classification metrics for many weightings of the same records at once, as the bootstrap needs them.
+
+Weights have the shape ``(B, N)``: row ``b`` says how much each of ``N`` records counts in resample ``b``; results have
+the shape ``(B,)``. ``numpy.ones((1, N))`` gives the plain metric. Where a metric is undefined the result is NaN, never
+0: the caller knows the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_transfer.metrics.bootstrap import Float
+
+__all__ = ["ClassCounts", "accuracy", "auroc", "average_precision", "balanced_accuracy", "class_counts"]
+__all__ += ["macro_auroc", "macro_average_precision", "macro_f1", "mean_defined", "recall_per_class", "weighted_mean"]
+
+
+class ClassCounts(NamedTuple):
+    """Weighted counts of each class, from which F1, recall and accuracy follow; each of shape ``(B, C)``.
+
+    Attributes:
+        hits: Records of the class that were predicted as it.
+        target: Records of the class.
+        preds: Records predicted as the class.
+    """
+
+    hits: Float
+    target: Float
+    preds: Float
+
+
+def class_counts(
+    weights: Float, preds: NDArray[np.integer[Any]], target: NDArray[np.integer[Any]], num_classes: int
+) -> ClassCounts:
+    """Count hits, labels and predictions of each class.
+
+    Args:
+        weights: ``(B, N)``.
+        preds: Predicted classes ``(N,)``.
+        target: True classes ``(N,)``.
+        num_classes: ``C``.
+
+    Example:
+        >>> counts = class_counts(np.ones((1, 3)), np.array([0, 1, 1]), np.array([0, 0, 1]), 2)
+        >>> counts.hits.tolist(), counts.target.tolist(), counts.preds.tolist()
+        ([[1.0, 1.0]], [[2.0, 1.0]], [[1.0, 2.0]])
+    """
+    return ClassCounts(
+        weights @ _one_hot(np.where(preds == target, target, -1), num_classes),
+        weights @ _one_hot(target, num_classes),
+        weights @ _one_hot(preds, num_classes),
+    )
+
+
+def accuracy(counts: ClassCounts) -> Float:
+    """Return the share of right predictions ``(B,)``."""
+    return _ratio(counts.hits.sum(1), counts.target.sum(1))
+
+
+def recall_per_class(counts: ClassCounts) -> Float:
+    """Return the recall of each class ``(B, C)``; NaN for a class that the target lacks."""
+    return _ratio(counts.hits, counts.target)
+
+
+def balanced_accuracy(counts: ClassCounts) -> Float:
+    """Return the mean recall of the classes that occur in the target, ``(B,)``."""
+    return mean_defined(recall_per_class(counts))
+
+
+def macro_f1(counts: ClassCounts) -> Float:
+    """Return the mean F1 of the classes that occur in the target, ``(B,)``.
+
+    A class without a record has no recall, so it is left out, as in `sklearn.metrics.f1_score` with
+    ``labels=numpy.unique(target)``; scikit-learn's own default would count it as 0 as soon as it is predicted once.
+    Predictions of it still lower the recall of the classes they belong to.
+    """
+    f1 = _ratio(2.0 * counts.hits, counts.target + counts.preds)
+    return mean_defined(np.where(counts.target > 0, f1, np.nan))
+
+
+def auroc(weights: Float, scores: Float, is_positive: NDArray[np.bool_]) -> Float:
+    """Return the area under the ROC curve: the chance that a positive scores higher than a negative, ties one half.
+
+    Args:
+        weights: ``(B, N)``.
+        scores: ``(N,)``, higher means positive.
+        is_positive: ``(N,)``.
+
+    Returns:
+        ``(B,)``; NaN without a positive or without a negative.
+
+    Example:
+        >>> auroc(np.ones((1, 4)), np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])).tolist()
+        [0.875]
+    """
+    order, ends = _ranking(scores)
+    sorted_weights, positive = weights[:, order], is_positive[order]
+    positives = _cumulative(sorted_weights * positive, ends)
+    negatives = _cumulative(sorted_weights * ~positive, ends)
+    below = np.pad(negatives, ((0, 0), (1, 0)))
+    gained = np.diff(positives, axis=1, prepend=0.0)
+    area = (gained * (below[:, :-1] + below[:, 1:])).sum(1) / 2.0
+    return _ratio(area, positives[:, -1] * negatives[:, -1])
+
+
+def average_precision(weights: Float, scores: Float, is_positive: NDArray[np.bool_]) -> Float:
+    """Return the average precision, the step-wise area under the precision-recall curve.
+
+    Args:
+        weights: ``(B, N)``.
+        scores: ``(N,)``, higher means positive.
+        is_positive: ``(N,)``.
+
+    Returns:
+        ``(B,)``; NaN without a positive.
+
+    Example:
+        >>> average_precision(np.ones((1, 3)), np.array([0.9, 0.5, 0.1]), np.array([True, False, True])).round(3)
+        array([0.833])
+    """
+    order, ends = _ranking(-scores)
+    sorted_weights = weights[:, order]
+    found = _cumulative(sorted_weights * is_positive[order], ends)
+    called = _cumulative(sorted_weights, ends)
+    gained = np.diff(found, axis=1, prepend=0.0)
+    precision = np.nan_to_num(_ratio(found, called))
+    return _ratio((gained * precision).sum(1), found[:, -1])
+
+
+def macro_auroc(weights: Float, scores: Float, target: NDArray[np.integer[Any]]) -> Float:
+    """Return the mean one-versus-rest AUROC, of scores ``(N, C)``, over the classes where it is defined: ``(B,)``."""
+    columns = [auroc(weights, scores[:, index], target == index) for index in range(scores.shape[1])]
+    return mean_defined(np.stack(columns, axis=1))
+
+
+def macro_average_precision(weights: Float, scores: Float, target: NDArray[np.integer[Any]]) -> Float:
+    """Return the mean one-versus-rest average precision, of scores ``(N, C)``, over the classes in the target."""
+    columns = [average_precision(weights, scores[:, index], target == index) for index in range(scores.shape[1])]
+    return mean_defined(np.stack(columns, axis=1))
+
+
+def weighted_mean(weights: Float, values: Float) -> Float:
+    """Return the weighted mean ``(B,)`` of one value ``(N,)`` a record: a loss, a hit, a Brier term."""
+    return _ratio(weights @ values, weights.sum(1))
+
+
+def _one_hot(classes: NDArray[np.integer[Any]], num_classes: int) -> Float:
+    """Return ``(N, C)``; a row of zeros for a class outside the range."""
+    return np.asarray(classes[:, None] == np.arange(num_classes), dtype=np.float64)
+
+
+def _ratio(above: Float, below: Float) -> Float:
+    return np.asarray(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0))
+
+
+def mean_defined(columns: Float) -> Float:
+    """Average ``(B, C)`` over the columns that are not NaN; NaN where all are."""
+    defined = ~np.isnan(columns)
+    return _ratio(np.where(defined, columns, 0.0).sum(1), defined.sum(1).astype(np.float64))
+
+
+def _ranking(scores: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the ascending order, and where each run of equal scores ends in it."""
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    return order, ends
+
+
+def _cumulative(values: Float, ends: NDArray[np.intp]) -> Float:
+    return np.asarray(np.cumsum(values, axis=1)[:, ends])

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from lightning_transfer.cli import Recipe
+
+
+def test_classes_and_configs_are_found_by_name() -> None:
+    from toy_recipe.cli import RECIPE
+
+    assert RECIPE.module_class().__name__ == "ToyModule"
+    assert RECIPE.data_class().__name__ == "ToyData"
+    assert {path.name for path in RECIPE.configs.iterdir()} == {"small.yaml", "gradual.yaml"}
+    assert RECIPE.command == "python -m toy_recipe"
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = Recipe("toy", "toy_recipe", "a:B", "a:C")
+    with pytest.raises(AttributeError, match="name"):
+        recipe.name = "other"  # type: ignore[misc]
+
+
+def test_a_package_without_folder_has_no_configs() -> None:
+    assert Recipe("x", "no_such_package", "a:B", "a:C").configs == Path("configs")

@@ -1,0 +1,1 @@
+"""A recipe small enough to train in a second: the command line's tests run it."""

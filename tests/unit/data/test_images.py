@@ -1,0 +1,358 @@
+import io
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image, source_fingerprint
+from lightning_transfer.errors import DataError
+from lightning_transfer.types import Record
+
+GREY = ImagePreprocessing(size=(8, 8), channels=1, mean=(0.5,), std=(0.25,))
+COLOUR = ImagePreprocessing(size=(8, 8), channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def _back(tensor: torch.Tensor, spec: ImagePreprocessing) -> np.ndarray:
+    """Undo the normalisation: ``(H, W, C)`` in [0, 1]."""
+    return tensor.numpy().transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)
+
+
+def _save(path: Path, array: np.ndarray | Image.Image, **options) -> Path:
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    image.save(path, **options)
+    return path
+
+
+def test_colour_of_the_right_size_is_only_normalised(tmp_path: Path) -> None:
+    tensor = COLOUR(_save(tmp_path / "a.png", RGB))
+    expected = (RGB / 255 - np.array(COLOUR.mean)) / np.array(COLOUR.std)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    np.testing.assert_allclose(tensor.numpy(), expected.transpose(2, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["path", "str", "pil", "array"])
+def test_every_kind_of_source_gives_the_same(tmp_path: Path, source: str) -> None:
+    path = _save(tmp_path / "a.png", RGB)
+    image = {"path": path, "str": str(path), "pil": Image.open(path), "array": RGB}[source]
+    assert torch.equal(COLOUR(image), COLOUR(Image.fromarray(RGB)))
+
+
+def test_grey_is_repeated_for_colour() -> None:
+    values = _back(COLOUR(RGB[..., 0]), COLOUR)
+    np.testing.assert_allclose(values, np.repeat(RGB[..., :1] / 255, 3, axis=2), atol=1e-6)
+
+
+def test_colour_becomes_luminance_for_grey() -> None:
+    expected = np.asarray(Image.fromarray(RGB).convert("L"))[..., None] / 255
+    np.testing.assert_allclose(_back(GREY(RGB), GREY), expected, atol=0.6 / 255)
+
+
+@pytest.mark.parametrize("source", ["file", "array"])
+def test_sixteen_bits_keep_their_depth(tmp_path: Path, source: str) -> None:
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) + 40_000
+    image = _save(tmp_path / "a.png", values) if source == "file" else values
+    np.testing.assert_allclose(_back(GREY(image), GREY)[..., 0], values / 65535, atol=1e-6)
+    assert len(GREY(image).unique()) == 64
+
+
+def test_sixteen_bits_are_resized_in_full_depth(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.tiff", np.full((16, 16), 30_001, dtype=np.uint16))
+    np.testing.assert_allclose(_back(GREY(path), GREY), 30_001 / 65535, atol=1e-6)
+
+
+def test_32_bit_integers_must_be_16_bit_values(tmp_path: Path) -> None:
+    values = np.full((8, 8), 65535, dtype=np.int32)
+    assert _back(GREY(_save(tmp_path / "a.tiff", values)), GREY).max() == pytest.approx(1)
+    with pytest.raises(DataError, match="from 0 to 70000; expected 0 to 65535"):
+        GREY(_save(tmp_path / "b.tiff", np.where(np.eye(8) > 0, 70_000, 0).astype(np.int32)))
+
+
+def test_float_images_must_lie_between_0_and_1(tmp_path: Path) -> None:
+    values = RNG.random((8, 8), dtype=np.float32)
+    np.testing.assert_allclose(_back(GREY(_save(tmp_path / "a.tiff", values)), GREY)[..., 0], values, atol=1e-6)
+    with pytest.raises(DataError, match=r"values from .* to 1\.5; expected 0 to 1"):
+        GREY(_save(tmp_path / "b.tiff", np.where(np.eye(8) > 0, 1.5, 0).astype(np.float32)))
+
+
+def test_palettes_are_looked_up(tmp_path: Path) -> None:
+    palette = Image.fromarray(np.kron(np.eye(2), np.ones((4, 4))).astype(np.uint8), mode="P")
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    values = _back(COLOUR(_save(tmp_path / "a.png", palette)), COLOUR)
+    np.testing.assert_allclose(values[0, 0] * 255, [200, 100, 50], atol=1e-3)
+    np.testing.assert_allclose(values[0, 7] * 255, [10, 20, 30], atol=1e-3)
+
+
+def test_black_and_white_is_0_and_1(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.png", Image.fromarray(np.eye(8) > 0))
+    np.testing.assert_allclose(_back(GREY(path), GREY)[..., 0], np.eye(8), atol=1e-6)
+
+
+def test_transparent_pixels_show_the_mean(tmp_path: Path) -> None:
+    rgba = np.dstack([RGB, np.full((8, 8), 255, dtype=np.uint8)])
+    rgba[:4, :, 3] = 0
+    rgba[4, :, 3] = 51  # a fifth
+    tensor = COLOUR(_save(tmp_path / "a.png", rgba))
+    assert tensor[:, :4].abs().max() < 1e-6
+    opaque = COLOUR(RGB)
+    assert torch.allclose(tensor[:, 5:], opaque[:, 5:], atol=1e-6)
+    assert torch.allclose(tensor[:, 4], opaque[:, 4] * 0.2, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "L"])
+def test_other_kinds_of_transparency(tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGBA", (8, 8), (90, 90, 90, 0)).convert("LA") if mode == "LA" else Image.new(mode, (8, 8), 0)
+    options = {} if mode == "LA" else {"transparency": 0}
+    path = _save(tmp_path / "a.png", image, **options)
+    assert COLOUR(path).abs().max() < 1e-6
+    assert GREY(path).abs().max() < 1e-6
+
+
+def test_cmyk_becomes_colour(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    expected = np.asarray(image.convert("RGB"))[0, 0] / 255
+    np.testing.assert_allclose(_back(COLOUR(image), COLOUR)[0, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_respected(tmp_path: Path, orientation: int) -> None:
+    # By hand: what the EXIF standard says of row 0 and column 0.
+    undo = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: np.transpose,
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).T,
+        8: lambda a: np.rot90(a, 3),
+    }[orientation]
+    upright = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = _save(tmp_path / "a.png", np.ascontiguousarray(undo(upright)), exif=exif)
+    np.testing.assert_allclose(_back(GREY(path), GREY)[..., 0] * 255, upright, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "inner"), [((4, 16), (2, 8)), ((16, 4), (8, 2)), ((2, 4), (4, 8)), ((1, 40), (1, 8))]
+)
+def test_proportions_are_kept_and_the_rest_is_zero(shape: tuple[int, int], inner: tuple[int, int]) -> None:
+    tensor = COLOUR(np.full((*shape, 3), 255, dtype=np.uint8))
+    filled = (tensor.abs() > 1e-6).all(dim=0)
+    rows, columns = (8 - inner[0]) // 2, (8 - inner[1]) // 2
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[rows : rows + inner[0], columns : columns + inner[1]] = True
+    assert torch.equal(filled, expected)
+
+
+def test_nothing_is_cropped() -> None:
+    image = np.zeros((40, 24), dtype=np.uint8)
+    image[0, :], image[-1, :], image[:, 0], image[:, -1] = 255, 255, 255, 255
+    spec = replace(GREY, size=(20, 20))
+    inner = _back(spec(image), spec)[:, 4:16, 0]
+    assert min(inner[0].min(), inner[-1].min(), inner[:, 0].min(), inner[:, -1].min()) > 0.3
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resizing_is_that_of_torchvision(interpolation: str) -> None:
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    image = RNG.integers(0, 256, (30, 30, 3), dtype=np.uint8)
+    spec = replace(COLOUR, interpolation=interpolation)
+    resized = functional.resize(
+        Image.fromarray(image), [8, 8], functional.InterpolationMode(interpolation), antialias=True
+    )
+    np.testing.assert_allclose(_back(spec(image), spec), np.asarray(resized) / 255, atol=1e-6)
+
+
+def test_bicubic_of_floats_stays_in_range() -> None:
+    spec = replace(GREY, interpolation="bicubic", size=(24, 24))
+    values = _back(spec((np.indices((8, 8)).sum(axis=0) % 2).astype(np.float32)), spec)
+    assert values.min() >= -1e-6
+    assert values.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("array", "match"),
+    [
+        (np.zeros((2, 2, 5), np.uint8), r"shape \(2, 2, 5\)"),
+        (np.zeros((0, 2), np.uint8), r"shape \(0, 2\)"),
+        (np.zeros(4, np.uint8), r"shape \(4,\)"),
+        (np.zeros((2, 2), np.int64), "int64"),
+        (np.full((2, 2), 255.0), "from 255 to 255"),
+        (np.full((2, 2), np.nan), "from nan to nan"),
+    ],
+)
+def test_arrays_that_are_no_pictures(array: np.ndarray, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        GREY(array)
+
+
+def _png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.tile(RGB, (8, 8, 1))).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.tile(RGB, (8, 8, 1))).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def _bomb() -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 11_000, 11_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def _huge() -> bytes:
+    return _bomb().replace(struct.pack(">II", 11_000, 11_000), struct.pack(">II", 60_000, 60_000))
+
+
+def _animation() -> bytes:
+    stream = io.BytesIO()
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    return stream.getvalue()
+
+
+BROKEN = {
+    "empty": (b"", "the file is empty"),
+    "text": (b"not an image", "no image, or its header is broken"),
+    "truncated_png": (_png()[:200], "truncated|broken"),
+    "truncated_jpeg": (_jpeg()[:500], "truncated"),
+    "header_only": (_png()[:8], "no image"),
+    "corrupt": (_png()[:60] + bytes(200) + _png()[260:], "broken|error|bad|unrecognized|crc|stream"),
+    "bomb": (_bomb(), "too large, 11000 x 11000"),
+    "animation": (_animation(), "2 frames"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_named_with_its_reason(tmp_path: Path, kind: str) -> None:
+    content, match = BROKEN[kind]
+    path = tmp_path / f"{kind}.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"(?i){kind}.png`: .*({match})"):
+        GREY(path)
+
+
+def test_a_decompression_bomb_is_never_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    path.write_bytes(_huge())
+    with pytest.raises(DataError, match=r"huge.png`: .*(too large|broken|decompression bomb)"):
+        GREY(path)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone.png`: there is no such file"):
+        GREY(tmp_path / "gone.png")
+    with pytest.raises(DataError, match="Is a directory|no such file|Permission"):
+        GREY(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_single_damage_of_a_small_file_is_a_picture_or_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    stream = io.BytesIO()
+    Image.fromarray(RGB).save(stream, "TIFF")
+    raw = stream.getvalue()
+    for index in [*range(0, 24), *range(len(raw) - 150, len(raw))]:
+        path.write_bytes(raw[:index] + bytes([raw[index] ^ 0x5A]) + raw[index + 1 :])
+        try:
+            assert COLOUR(path).isfinite().all()
+        except DataError as error:
+            assert "a.tiff" in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[Record]:
+    contents = {"a.png": _png(), "b.png": b"", "c.png": _jpeg()[:300], "d.png": _png()}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return [Record(id=name, input=tmp_path / name) for name in [*contents, "e.png"]]
+
+
+def test_all_bad_files_are_counted_and_the_first_are_named(records: list[Record]) -> None:
+    with pytest.raises(
+        DataError, match=r"(?s)3 of 5 images cannot be used:.*b\.png: .*empty.*c\.png.*e\.png.*on_bad_file"
+    ):
+        check_images(records)
+
+
+def test_bad_files_are_skipped_with_reasons_where_asked(records: list[Record]) -> None:
+    good, bad = check_images(records, "skip", show_progress=True)
+    assert [record.id for record in good] == ["a.png", "d.png"]
+    assert [(skip.record.id, skip.position) for skip in bad] == [("b.png", 1), ("c.png", 2), ("e.png", 4)]
+    assert "no such file" in bad[2].reason
+
+
+def test_nothing_usable_is_an_error_even_when_skipping(records: list[Record]) -> None:
+    with pytest.raises(DataError, match="2 of 2 images cannot be used"):
+        check_images([records[1], records[4]], "skip")
+
+
+def test_the_source_fingerprint_sees_content_and_not_order(records: list[Record]) -> None:
+    some = records[:4]
+    before = source_fingerprint(some)
+    assert source_fingerprint(some[::-1]) == before
+    some[0].input.write_bytes(_png() + b"x")
+    assert source_fingerprint(some) != before
+    with pytest.raises(DataError, match=r"e\.png"):
+        source_fingerprint(records)
+
+
+def test_the_card_decides(card) -> None:
+    spec = ImagePreprocessing.from_card(replace(card, interpolation="bicubic"))
+    assert spec == ImagePreprocessing((16, 24), 3, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bicubic")
+    assert ImagePreprocessing.from_card(card, 32).size == (32, 32)
+    assert ImagePreprocessing.from_card(card, [32, 48]).size == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"), [({"mean": None}, "`test/card` states no mean"), ({"input_size": None}, "no input_size")]
+)
+def test_an_incomplete_card(card, change, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        ImagePreprocessing.from_card(replace(card, **change))
+
+
+def test_the_specification_survives_a_checkpoint(tmp_path: Path) -> None:
+    torch.save(COLOUR.to_dict(), tmp_path / "a.pt")
+    assert ImagePreprocessing.from_dict(torch.load(tmp_path / "a.pt", weights_only=True)) == COLOUR
+    with pytest.raises(ValueError, match="got `text`"):
+        ImagePreprocessing.from_dict({"kind": "text"})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"size": (0, 8)}, r"\(0, 8\)"),
+        ({"channels": 2}, "got 2"),
+        ({"mean": (0.5,)}, "Expected 3 values"),
+        ({"std": (0.1, 0.0, 0.1)}, "above 0"),
+        ({"interpolation": "nearest"}, "nearest"),
+        ({"pad": "edge"}, "edge"),
+    ],
+)
+def test_impossible_specifications(change, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        replace(COLOUR, **change)
+
+
+def test_a_camera_picture_with_a_preview_is_one_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.mpo"
+    frames = [Image.fromarray(np.tile(RGB, (4, 4, 1))), Image.fromarray(RGB)]
+    frames[0].save(path, "MPO", save_all=True, append_images=frames[1:])
+    assert read_image(path).shape == (32, 32, 3)

@@ -1,0 +1,130 @@
+import pickle
+from collections import Counter
+
+import pytest
+import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+from torch.utils.data import DataLoader
+
+from lightning_transfer.data.loading import (
+    Collate,
+    EpochSampler,
+    RecordDataset,
+    class_weights,
+    encode_label,
+    stack_inputs,
+)
+from lightning_transfer.types import Batch, Record
+
+RECORDS = [Record(id=str(i), input=float(i), label="abb"[i % 3]) for i in range(9)]
+
+
+def _load(record: Record) -> torch.Tensor:
+    return torch.tensor([record.input])
+
+
+def _augment(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return value + torch.rand(1, generator=generator)
+
+
+def test_labels_of_each_task() -> None:
+    assert encode_label(RECORDS[1], ("a", "b"), "multiclass").dtype == torch.int64
+    assert encode_label(RECORDS[1], ("a", "b"), "multiclass") == 1
+    assert encode_label(RECORDS[1], ("a", "b"), "binary").dtype == torch.float32
+    many = encode_label(Record("x", None, (1.0, None, 0.0)), ("a", "b", "c"), "multilabel")
+    torch.testing.assert_close(many, torch.tensor([1.0, float("nan"), 0.0]), equal_nan=True)
+    assert encode_label(Record("x", None), ("a", "b"), "multiclass") is None
+    assert encode_label(Record("x", None, "c"), ("a", "b"), "multiclass") is None
+
+
+def test_weights_give_every_class_the_same_total() -> None:
+    weights = class_weights(RECORDS)
+    totals = Counter()
+    for record, weight in zip(RECORDS, weights.tolist(), strict=True):
+        totals[record.label] += weight
+    assert totals["a"] == pytest.approx(totals["b"])
+
+
+def test_each_epoch_visits_each_record_once_in_another_order() -> None:
+    sampler = EpochSampler(50, seed=1)
+    epochs = [[index for index, _ in sampler] for _ in range(3)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert len(sampler) == 50
+
+
+def test_an_epoch_depends_on_seed_and_number_alone() -> None:
+    first = EpochSampler(50, seed=1)
+    passes = [list(first) for _ in range(3)]
+    again = EpochSampler(50, seed=1)
+    torch.manual_seed(123)
+    again.set_epoch(2)
+    before = torch.get_rng_state()
+    assert list(again) == passes[2]
+    assert torch.equal(torch.get_rng_state(), before)
+    again.set_epoch(0)
+    assert list(again) == passes[0]
+    assert list(EpochSampler(50, seed=2)) != passes[0]
+
+
+def test_weighted_drawing_balances_the_classes() -> None:
+    records = [Record(str(i), None, "rare" if i < 10 else "frequent") for i in range(1000)]
+    drawn = [index for index, _ in EpochSampler(1000, 0, class_weights(records))]
+    rare = sum(index < 10 for index in drawn)
+    assert len(drawn) == 1000
+    assert 430 < rare < 570  # 3.5 standard deviations around a half
+
+
+def test_processes_share_an_epoch_and_shuffle_the_next() -> None:
+    shares = []
+    for rank in range(2):
+        wrapped = DistributedSamplerWrapper(EpochSampler(40, 0), num_replicas=2, rank=rank)
+        share = []
+        for epoch in range(2):
+            wrapped.set_epoch(epoch)
+            share.append([index for index, _ in wrapped])
+        shares.append(share)
+    for epoch in range(2):
+        assert sorted(shares[0][epoch] + shares[1][epoch]) == list(range(40))
+    assert shares[0][0] != shares[0][1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_depends_on_neither_workers_nor_global_state(workers: int) -> None:
+    dataset = RecordDataset(RECORDS, _load, ("a", "b"), "multiclass", _augment)
+    reference = [dataset[key][0] for key in EpochSampler(9, 0)]
+    torch.manual_seed(workers)
+    loader = DataLoader(dataset, 2, sampler=EpochSampler(9, 0), num_workers=workers, collate_fn=Collate())
+    assert torch.equal(torch.cat([batch.input for batch in loader]), torch.stack(reference))
+
+
+def test_without_a_seed_nothing_is_augmented() -> None:
+    dataset = RecordDataset(RECORDS, _load, ("a", "b"), "multiclass", _augment)
+    assert [dataset[i][0].item() for i in range(9)] == [record.input for record in RECORDS]
+
+
+def test_batches_carry_targets_and_positions() -> None:
+    dataset = RecordDataset(RECORDS, _load, ("a", "b"), "multiclass")
+    batches = list(DataLoader(dataset, 4, collate_fn=Collate()))
+    assert all(isinstance(batch, Batch) for batch in batches)
+    assert torch.cat([batch.index for batch in batches]).tolist() == list(range(9))
+    assert torch.cat([batch.target for batch in batches]).tolist() == [0, 1, 1] * 3
+    assert [len(batch.input) for batch in batches] == [4, 4, 1]
+
+
+def test_a_batch_with_an_unknown_label_has_no_target() -> None:
+    dataset = RecordDataset([RECORDS[0], Record("x", 1.0)], _load, ("a", "b"), "multiclass")
+    assert next(iter(DataLoader(dataset, 2, collate_fn=Collate()))).target is None
+
+
+def test_dicts_are_padded_to_the_longest() -> None:
+    inputs = [{"ids": torch.tensor([1, 2, 3]), "n": torch.tensor(3)}, {"ids": torch.tensor([4]), "n": torch.tensor(1)}]
+    stacked = stack_inputs(inputs)
+    assert stacked["ids"].tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert stacked["n"].tolist() == [3, 1]
+
+
+def test_dataset_and_collation_can_be_sent_to_workers() -> None:
+    dataset = pickle.loads(pickle.dumps(RecordDataset(RECORDS, _load, ("a", "b"), "binary", _augment)))  # noqa: S301
+    assert dataset[3][1] == 0.0
+    assert isinstance(pickle.loads(pickle.dumps(Collate())), Collate)  # noqa: S301

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_transfer.errors import TransferError
+from lightning_transfer.evaluation import Outputs, fit_calibration
+from lightning_transfer.metrics import fit_temperature
+from lightning_transfer.types import Calibration, Schema
+
+SURFACE = Schema(task="multiclass", classes=("crack", "free", "pit"), negative_class="free")
+
+
+def make(logits, target):
+    logits = torch.as_tensor(logits, dtype=torch.float32)
+    target = None if target is None else torch.as_tensor(target)
+    return Outputs(logits, torch.zeros(len(logits), 1), target, torch.arange(len(logits)))
+
+
+def surface(n=400, seed=0, sharpness=3.0):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 3, n)
+    logits = rng.normal(size=(n, 3)) + 1.5 * (target[:, None] == np.arange(3))
+    return make(logits * sharpness, target)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_threshold_keeps_the_false_reject_rate_and_is_the_lowest(rate):
+    outputs = surface()
+    result = fit_calibration(outputs, SURFACE, max_false_reject_rate=rate)
+    probs = torch.softmax(outputs.logits.double() / result.temperature, dim=1)
+    score = 1 - probs[:, 1]
+    good = outputs.target == 1
+    rejected = (score >= result.threshold) & good
+    assert rejected.sum() / good.sum() <= rate
+    # One negative more would be too many.
+    assert (rejected.sum() + 1) / good.sum() > rate
+    assert result.temperature == fit_temperature(outputs.logits.double().numpy(), outputs.target.numpy(), "multiclass")
+    assert result.temperature > 1.5
+    assert result.n == 400
+    assert f"at most {rate:.3g} of `free`" in result.rule
+    assert Calibration.from_dict(result.to_dict()) == result
+
+
+def test_binary_threshold_is_on_the_positive_class():
+    schema = Schema(task="binary", classes=("good", "bad"))
+    logits = torch.linspace(-3, 3, 40)[:, None]
+    target = (torch.arange(40) >= 20).float()
+    target[5] = 1.0  # not separable, so that a temperature exists
+    result = fit_calibration(make(logits, target), schema, max_false_reject_rate=0.0)
+    called = torch.sigmoid(logits[:, 0].double() / result.temperature) >= result.threshold
+    assert torch.equal(called, torch.arange(40) >= 20)
+
+
+def test_missing_labels_are_left_out():
+    schema = Schema(task="binary", classes=("good", "bad"))
+    logits = torch.tensor([[-1.0], [0.5], [2.0], [0.1]])
+    result = fit_calibration(make(logits, [0.0, float("nan"), 1.0, 0.0]), schema)
+    assert result.n == 3
+    assert "of 2, and" in result.rule
+
+
+@pytest.mark.parametrize(
+    ("schema", "rule"),
+    [
+        (Schema(task="multiclass", classes=("a", "b", "c")), "no negative class"),
+        (Schema(task="multilabel", classes=("a", "b", "c")), "multi-label"),
+    ],
+)
+def test_tasks_without_a_score_have_no_threshold(schema, rule):
+    outputs = surface()
+    if schema.task == "multilabel":
+        outputs = make(outputs.logits, torch.nn.functional.one_hot(outputs.target, 3).float())
+    result = fit_calibration(outputs, schema)
+    assert result.threshold is None
+    assert rule in result.rule
+    assert result.temperature != 1.0
+
+
+def test_without_negatives_there_is_no_threshold_and_a_warning(caplog):
+    outputs = make(torch.randn(6, 3), [0, 0, 2, 2, 0, 2])
+    result = fit_calibration(outputs, SURFACE)
+    assert result.threshold is None
+    assert "none of the 6 calibration records is `free`" in result.rule
+    assert "none of the 6" in caplog.text
+
+
+def test_wrong_rate_and_missing_labels():
+    with pytest.raises(ValueError, match=r"got 5"):
+        fit_calibration(surface(), SURFACE, max_false_reject_rate=5)
+    with pytest.raises(TransferError, match="2 records have no labels"):
+        fit_calibration(make(torch.zeros(2, 3), None), SURFACE)

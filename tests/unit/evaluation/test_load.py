@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_transfer.data import write_predictions
+from lightning_transfer.data.images import ImagePreprocessing
+from lightning_transfer.errors import CheckpointError, DataError, TransferError
+from lightning_transfer.evaluation import load, predictions
+from lightning_transfer.modules import ClassificationModule
+from lightning_transfer.modules.transfer import CHECKPOINT_KEY
+from lightning_transfer.types import Calibration, ModelOutput, Record, Schema
+
+CLASSES = ("crack", "free", "pit")
+
+
+def save(path, module):
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder as a fit leaves it, and the module that was trained."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    module = ClassificationModule("timm/test_resnet", weights="random")
+    spec = ImagePreprocessing(size=(32, 32), channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
+    module.use_schema(Schema(task="multiclass", classes=CLASSES, negative_class="free", preprocessing=spec.to_dict()))
+    module.configure_model()
+    module.calibration = Calibration(temperature=0.5, threshold=0.66, rule="by hand", n=7)
+    module.eval()
+    save(folder / "model.ckpt", module)
+    return folder, module, spec
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    paths = []
+    for place in range(5):
+        pixels = np.random.default_rng(place).integers(0, 256, (20 + place, 30, 3), dtype=np.uint8)
+        paths.append(tmp_path / f"{place}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def test_predictions_equal_the_trained_modules(run, pictures):
+    folder, module, spec = run
+    found = load(folder).predict(pictures, batch_size=2)
+    with torch.no_grad():
+        logits = module(torch.stack([spec(path) for path in pictures]))
+    probs = torch.softmax(logits.double() / 0.5, dim=1)
+    assert [row.id for row in found] == [str(path) for path in pictures]
+    for row, share in zip(found, probs, strict=True):
+        assert list(row.probabilities) == list(CLASSES)
+        torch.testing.assert_close(torch.tensor(list(row.probabilities.values())).double(), share, rtol=1e-4, atol=1e-5)
+        assert row.predicted == CLASSES[int(share.argmax())]
+        assert row.score == pytest.approx(1 - float(share[1]), abs=1e-5)
+        others = {"crack": share[0], "pit": share[2]}
+        assert row.decision == (max(others, key=others.get) if row.score >= 0.66 else "free")
+
+
+def test_checkpoint_alone_is_enough_and_holds_everything(run, pictures, tmp_path):
+    folder, _, _ = run
+    moved = tmp_path / "elsewhere.ckpt"
+    moved.write_bytes((folder / "model.ckpt").read_bytes())
+    predictor = load(str(moved))
+    assert predictor.path == moved
+    assert predictor.schema.classes == CLASSES
+    assert predictor.calibration == Calibration(0.5, 0.66, "by hand", 7)
+    assert not predictor.module.training
+    assert predictor.predict(pictures) == load(folder).predict(pictures)
+
+
+def test_records_pictures_arrays_and_paths_are_read_alike(run, pictures):
+    predictor = load(run[0])
+    image = Image.open(pictures[0])
+    items = [Record(id="first", input=pictures[0]), str(pictures[0]), image, np.asarray(image)]
+    found = predictor.predict(items)
+    assert [row.id for row in found] == ["first", str(pictures[0]), "2", "3"]
+    assert all(row.probabilities == pytest.approx(found[0].probabilities, abs=1e-5) for row in found)
+
+
+def test_predict_leaves_the_modes_as_they_were(run, pictures):
+    predictor = load(run[0])
+    predictor.module.train()
+    predictor.module.backbone.eval()
+    before = [part.training for part in predictor.module.modules()]
+    trained = predictor.predict(pictures)
+    assert [part.training for part in predictor.module.modules()] == before
+    assert trained == load(run[0]).predict(pictures)
+    with pytest.raises(DataError, match=r"none\.png"):
+        predictor.predict(["none.png"])
+    assert [part.training for part in predictor.module.modules()] == before
+
+
+def test_no_items_no_predictions(run):
+    assert load(run[0]).predict([]) == []
+
+
+def test_wrong_arguments(run, pictures):
+    predictor = load(run[0])
+    with pytest.raises(TypeError, match=r"one str\. Write `predict\(\[item\]\)`"):
+        predictor.predict(str(pictures[0]))
+    with pytest.raises(ValueError, match="got 0"):
+        predictor.predict(pictures, batch_size=0)
+
+
+def test_nothing_at_the_path(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no run and no checkpoint at `.*absent`"):
+        load(tmp_path / "absent")
+
+
+def test_folder_of_an_unfinished_run(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(CheckpointError, match=r"no `model\.ckpt`.*Found: config\.yaml"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_file_that_is_no_checkpoint(tmp_path, content):
+    (tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.ckpt"):
+        load(tmp_path / "x.ckpt")
+
+
+def test_checkpoint_of_someone_else(tmp_path):
+    torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match=r"x\.ckpt.*Found: state_dict, epoch"):
+        load(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "match"),
+    [
+        ({"kind": "smell"}, "kind `smell`"),
+        ({}, "kind `None`"),
+        ({"kind": "image", "size": [32, 32]}, "cannot be rebuilt"),
+        ({"kind": "image", "size": [0, 3], "channels": 1, "mean": [0.0], "std": [1.0]}, r"\(0, 3\)"),
+    ],
+)
+def test_preprocessing_that_cannot_be_rebuilt(run, tmp_path, preprocessing, match):
+    checkpoint = save(tmp_path / "x.ckpt", run[1])
+    checkpoint[CHECKPOINT_KEY]["schema"]["preprocessing"] = preprocessing
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match=match):
+        load(tmp_path / "x.ckpt")
+
+
+SCHEMAS = {
+    "surface": Schema(task="multiclass", classes=CLASSES, negative_class="free"),
+    "plain": Schema(task="multiclass", classes=CLASSES),
+    "binary": Schema(task="binary", classes=("good", "bad")),
+    "swapped": Schema(task="binary", classes=("bad", "good"), negative_class="good"),
+    "multilabel": Schema(task="multilabel", classes=CLASSES),
+}
+
+
+@pytest.mark.parametrize("threshold", [None, 0.7])
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_table_of_predictions_says_the_same(name, threshold, tmp_path):
+    # Written by another package, which may not import this one: the two must not drift apart.
+    schema = SCHEMAS[name]
+    logits = torch.randn(40, schema.num_logits, generator=torch.Generator().manual_seed(0)) * 3
+    calibration = Calibration(temperature=1.7, threshold=threshold)
+    records = [Record(id=f"r{place}", input="x") for place in range(40)]
+    output = ModelOutput(logits, logits, None, torch.arange(40))
+    path = write_predictions(tmp_path / "p.csv", records, output, schema, calibration)
+    with path.open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    ours = predictions(logits, [record.id for record in records], schema, calibration)
+    for row, prediction in zip(table, ours, strict=True):
+        for column in ("predicted", "decision"):
+            value = getattr(prediction, column)
+            assert row[column] == (value if isinstance(value, str) else "|".join(value))
+        score = None if row["score"] == "" else float(row["score"])
+        assert score == (None if prediction.score is None else pytest.approx(prediction.score))
+        for label, value in prediction.probabilities.items():
+            assert float(row[f"probability_{label}"]) == pytest.approx(value, abs=1e-5)
+
+
+def test_multilabel_names_every_class_above_one_half():
+    [row] = predictions(torch.tensor([[1.0, -1.0, 2.0]]), ["x"], SCHEMAS["multilabel"], Calibration(threshold=0.99))
+    assert row.predicted == row.decision == ("crack", "pit")
+    assert row.score is None
+
+
+def test_diverged_model_is_named():
+    with pytest.raises(TransferError, match=r"1 of 2 items.*`b`"):
+        predictions(torch.tensor([[0.0, 1.0, 2.0], [0.0, torch.nan, 0.0]]), ["a", "b"], SCHEMAS["plain"], Calibration())

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_transfer.errors import TransferError
+from lightning_transfer.evaluation import Outputs
+from lightning_transfer.evaluation.scores import decision_score, labels_of, negative_index, predicted_classes
+from lightning_transfer.types import Schema
+
+SURFACE = Schema(task="multiclass", classes=("pit", "free", "crack"), negative_class="free")
+BINARY = Schema(task="binary", classes=("good", "bad"))
+MULTI = Schema(task="multilabel", classes=("a", "b"))
+
+
+def outputs(logits, target):
+    logits = torch.as_tensor(logits, dtype=torch.float32)
+    target = None if target is None else torch.as_tensor(target)
+    return Outputs(logits, torch.zeros(len(logits), 1), target, torch.arange(len(logits)) + 10)
+
+
+def test_negative_class_by_task():
+    assert negative_index(SURFACE) == 1
+    assert negative_index(BINARY) == 0
+    assert negative_index(Schema(task="binary", classes=("bad", "good"), negative_class="good")) == 1
+    assert negative_index(Schema(task="multiclass", classes=("a", "b"))) is None
+    assert negative_index(MULTI) is None
+
+
+def test_score_is_one_minus_the_negative_class():
+    logits = np.random.default_rng(0).normal(size=(50, 3)) * 3
+    score, log_odds = decision_score(logits, SURFACE, 2.0)
+    probs = torch.softmax(torch.tensor(logits) / 2.0, dim=1).numpy()
+    np.testing.assert_allclose(score, 1 - probs[:, 1], atol=1e-12)
+    np.testing.assert_allclose(log_odds, np.log(score / (1 - score)), rtol=1e-6)
+
+
+def test_binary_score_is_the_other_class():
+    logits = np.array([[2.0], [-1.0]])
+    np.testing.assert_allclose(decision_score(logits, BINARY, 1.0)[0], torch.sigmoid(torch.tensor(logits[:, 0])))
+    swapped = Schema(task="binary", classes=("bad", "good"), negative_class="good")
+    np.testing.assert_allclose(decision_score(logits, swapped, 1.0)[0], torch.sigmoid(-torch.tensor(logits[:, 0])))
+
+
+def test_log_odds_tell_apart_what_rounds_to_one():
+    score, log_odds = decision_score(np.array([[60.0, 0.0, 0.0], [90.0, 0.0, 0.0]]), SURFACE, 1.0)
+    assert score[0] == score[1] == 1.0
+    assert log_odds[0] < log_odds[1]
+
+
+def test_score_needs_a_negative_class():
+    with pytest.raises(ValueError, match="a, b"):
+        decision_score(np.zeros((1, 2)), MULTI, 1.0)
+
+
+def test_predicted_classes_by_task():
+    assert predicted_classes(np.array([[0.0, 2.0, 1.0]]), SURFACE).tolist() == [1]
+    assert predicted_classes(np.array([[0.5], [-0.5]]), BINARY).tolist() == [1, 0]
+    assert predicted_classes(np.array([[0.5, -0.5]]), MULTI).tolist() == [[1, 0]]
+
+
+def test_labels_by_task_with_missing_ones():
+    assert labels_of(outputs(np.zeros((2, 3)), [2, -1]), SURFACE).tolist() == [2, -1]
+    assert labels_of(outputs(np.zeros((3, 1)), [1.0, float("nan"), 0.0]), BINARY).tolist() == [1, -1, 0]
+    assert labels_of(outputs(np.zeros((1, 1)), [[1.0]]), BINARY).tolist() == [1]
+    found = labels_of(outputs(np.zeros((1, 2)), [[1.0, float("nan")]]), MULTI)
+    np.testing.assert_array_equal(found, [[1.0, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "match"),
+    [
+        (np.zeros((2, 3)), None, "2 records have no labels"),
+        (np.zeros((2, 5)), [0, 1], r"\(2, 5\).*3 classes \(pit, free, crack\)"),
+        ([[0.0, 0.0, 0.0], [0.0, float("nan"), 0.0]], [0, 1], "1 of 2 records.*index 11"),
+        (np.zeros((2, 3)), [0, 3], "number 3"),
+    ],
+)
+def test_outputs_that_do_not_fit(logits, target, match):
+    with pytest.raises(TransferError, match=match):
+        labels_of(outputs(logits, target), SURFACE)

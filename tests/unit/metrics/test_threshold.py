@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_recall_curve, roc_curve
+
+from lightning_transfer.metrics import threshold_at_false_positive_rate, threshold_at_precision, threshold_max_f1
+
+
+def problem(seed, ties):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(120) < 0.3
+    scores = rng.normal(size=120) + positive
+    return (np.round(scores, 1) if ties else scores), positive
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("max_fpr", [0.0, 0.01, 0.05, 0.29, 1.0])
+def test_rate_gives_the_best_point_of_sklearns_curve(seed, ties, max_fpr):
+    scores, positive = problem(seed, ties)
+    cut = threshold_at_false_positive_rate(scores, positive, max_fpr)
+    fpr, tpr, _ = roc_curve(positive, scores, drop_intermediate=False)
+    allowed = fpr <= max_fpr + 1e-9
+    assert cut.recall == pytest.approx(tpr[allowed].max())
+    called = scores >= cut.value
+    assert cut.false_positive_rate == pytest.approx(called[~positive].mean())
+    assert cut.false_positive_rate <= max_fpr + 1e-9
+    assert cut.recall == pytest.approx(called[positive].mean())
+    assert (cut.n, cut.num_positive) == (120, positive.sum())
+
+
+def test_a_record_at_the_threshold_is_called():
+    # All accepted: the threshold is the lowest score itself.
+    cut = threshold_at_false_positive_rate([0.2, 0.5], [False, True], 1.0)
+    assert cut.value == 0.2
+    assert cut.false_positive_rate == 1.0
+
+
+def test_share_of_negatives_is_not_lost_to_rounding():
+    # 0.29 * 100 is 28.999999999999996.
+    cut = threshold_at_false_positive_rate(np.arange(101.0), np.arange(101) == 100, 0.29)
+    assert cut.false_positive_rate == pytest.approx(0.29)
+
+
+def test_ties_of_negatives_are_let_through_together_or_not_at_all():
+    scores, positive = [0.1, 0.5, 0.5, 0.5, 0.9], [False, False, False, False, True]
+    assert threshold_at_false_positive_rate(scores, positive, 0.5).false_positive_rate == 0.0
+    assert threshold_at_false_positive_rate(scores, positive, 0.75).false_positive_rate == 0.75
+
+
+def test_positive_tied_with_a_forbidden_negative_is_lost():
+    cut = threshold_at_false_positive_rate([0.5, 0.5, 0.9], [False, True, True], 0.0)
+    assert cut.recall == 0.5
+    assert cut.value == pytest.approx(0.7)
+
+
+def test_highest_score_is_a_forbidden_negative():
+    cut = threshold_at_false_positive_rate([0.1, 1.0], [True, False], 0.0)
+    assert cut.value > 1.0
+    assert np.isfinite(cut.value)
+    assert (cut.recall, cut.false_positive_rate, cut.precision) == (0.0, 0.0, None)
+
+
+def test_without_positives_the_rate_still_decides():
+    cut = threshold_at_false_positive_rate([0.1, 0.2, 0.3, 0.4], [False] * 4, 0.25)
+    assert cut.value == pytest.approx(0.35)
+    assert cut.recall is None
+
+
+def test_neighbouring_floats_are_told_apart():
+    low = 0.5
+    high = np.nextafter(low, 1)
+    cut = threshold_at_false_positive_rate([low, high], [False, True], 0.0)
+    assert (cut.false_positive_rate, cut.recall) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("min_precision", [0.4, 0.6])
+def test_precision_gives_the_highest_recall_of_sklearns_curve(seed, ties, min_precision):
+    scores, positive = problem(seed, ties)
+    cut = threshold_at_precision(scores, positive, min_precision)
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    assert cut.recall == pytest.approx(recall[:-1][precision[:-1] >= min_precision].max())
+    assert cut.precision >= min_precision
+    assert cut.precision == pytest.approx(positive[scores >= cut.value].mean())
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_max_f1_is_the_best_of_all_cuts(seed, ties):
+    scores, positive = problem(seed, ties)
+    cut = threshold_max_f1(scores, positive)
+    best = max(f1_score(positive, scores >= value) for value in np.unique(scores))
+    assert f1_score(positive, scores >= cut.value) == pytest.approx(best)
+
+
+def test_impossible_precision_names_the_best():
+    with pytest.raises(ValueError, match=r"precision of 0\.9; the best is 0\.500"):
+        threshold_at_precision([0.1, 0.9], [True, False], 0.9)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "match"),
+    [
+        (threshold_at_false_positive_rate, ([0.1], [False], 1.5), "got 1.5"),
+        (threshold_at_false_positive_rate, ([0.1], [False], float("nan")), "got nan"),
+        (threshold_at_false_positive_rate, ([0.1, 0.2], [True, True], 0.1), "all 2 records are positive"),
+        (threshold_at_false_positive_rate, ([], [], 0.1), "got 0 scores"),
+        (threshold_at_false_positive_rate, ([0.1, np.inf], [False, True], 0.1), "inf at position 1"),
+        (threshold_at_false_positive_rate, ([0.1, 0.2], [False], 0.1), r"\(2,\), \(1,\)"),
+        (threshold_at_precision, ([0.1], [True], 0.0), "got 0.0"),
+        (threshold_at_precision, ([0.1], [False], 0.5), "none of the 1 records"),
+        (threshold_max_f1, ([0.1, 0.2], [False, False]), "none of the 2 records"),
+    ],
+)
+def test_wrong_arguments(function, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        function(*arguments)
