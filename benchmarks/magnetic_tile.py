@@ -129,7 +129,7 @@ def reference(data: Path, weights: Path, folds: Iterable[int]) -> Rows:
         if not features:
             for split in ("train", "val", "calibration", "test"):
                 found = collect_features(backbone, datamodule.ordered_dataloader(split))
-                features.update(zip((r.id for r in datamodule.records_for(split)), found.numpy(), strict=True))
+                features.update(zip((r.id for r in datamodule.records_for(split)), found.features, strict=True))
         test = datamodule.records_for("test")
         rest = [record for record in datamodule.records if record.split != "test"]
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=1.0, class_weight="balanced"))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
@@ -239,7 +239,7 @@ def main() -> None:
     backbone, head = pretrain(args)
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / f"{NAME}.safetensors"
-    save_file(pack(backbone, head), weights, metadata={"format": "pt"})
+    weights.write_bytes(save(pack(backbone, head), metadata={"format": "pt"}))
     write_card(args.out, backbone, args.images, args.epochs)
     accuracy, texture, mark = held_out_accuracy(*unpack(load_file(weights)), args.held_out)
     print("| held-out seed | accuracy | chance |\n|---|---|---|")

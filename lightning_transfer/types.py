@@ -70,7 +70,7 @@ class BackboneCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts, numbers and strings, fit for YAML and ``torch.load(weights_only=True)``."""
-        return _plain({item.name: getattr(self, item.name) for item in fields(self)})
+        return _plain_fields(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BackboneCard:
@@ -121,7 +121,7 @@ class Batch(NamedTuple):
 
     input: Any
     target: Tensor | None
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own `index` is of no use here
 
 
 class ModelOutput(NamedTuple):
@@ -137,7 +137,7 @@ class ModelOutput(NamedTuple):
     logits: Tensor
     features: Tensor
     target: Tensor | None
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own `index` is of no use here
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts, numbers and strings."""
-        return _plain({item.name: getattr(self, item.name) for item in fields(self)})
+        return _plain_fields(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Schema:
@@ -226,6 +226,10 @@ class Schema:
             if key in known:
                 known[key] = tuple(known[key])
         return cls(**known)
+
+
+def _plain_fields(instance: BackboneCard | Schema) -> dict[str, Any]:
+    return {item.name: _plain(getattr(instance, item.name)) for item in fields(instance)}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any tree of containers

@@ -13,6 +13,7 @@ from lightning_transfer.backbones.architectures import build, describe, finish, 
 from lightning_transfer.backbones.cards import card_values, join, read_card
 from lightning_transfer.backbones.libraries import Built
 from lightning_transfer.backbones.sources import RANDOM, Source, locate
+from lightning_transfer.backbones.transformers_models import PooledTransformer
 from lightning_transfer.backbones.weights_file import SOURCE_HEAD, extract_head, fill, read_weights
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.types import BackboneCard
@@ -118,8 +119,17 @@ def _load(
     else:
         state = torchvision_models.pretrained_state(source.model, name)
     origin = str(source.file or name)
-    fill(built.module, state, origin=origin, head=built.heads, architecture=found.architecture).log(origin)
+    _fill(built, found, state, origin)
     return built, found, state
+
+
+def _fill(built: Built, card: BackboneCard, state: dict[str, Tensor], origin: str) -> None:
+    """Load a file's tensors, and log what was kept and dropped."""
+    module, heads = built.module, built.heads
+    if isinstance(module, PooledTransformer):
+        # Files of transformers know nothing of our wrapper, and may hold a pooler that this pooling does not use.
+        module, heads = module.model, ("pooler",)
+    fill(module, state, origin=origin, head=heads, architecture=card.architecture).log(origin)
 
 
 def _from_card(name: str, card: BackboneCard | str | Path | None, stated: dict[str, Any]) -> tuple[Built, BackboneCard]:
@@ -141,6 +151,9 @@ def _card(source: Source, weights: str | Path | None, stated: dict[str, Any]) ->
     base = describe(architecture, dict(merged.get("architecture_config", {})))
     overlay = {key: value for key, value in merged.items() if key not in ("architecture", "architecture_config")}
     last: dict[str, Any] = {"name": source.name, "source": source.kind}
+    if not source.model:
+        # The library would add the name of its own weights, which these are not.
+        last["architecture"] = architecture
     if weights == RANDOM:
         last |= _NO_WEIGHTS
     elif source.file is not None:
@@ -204,5 +217,5 @@ def _load_transformers(
     card = join(card, unknown, {"source": "local"})
     built, card = finish(build(card), card)
     state = read_weights(Path(str(source.file)))
-    fill(built.module, state, origin=str(source.file), architecture=card.architecture).log(str(source.file))
+    _fill(built, card, state, str(source.file))
     return built, card, state

@@ -189,6 +189,14 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(file: Path) -> object:
+    with file.open("rb") as stream:
+        start = stream.read(2)
+    # A zip archive, or a pickle of protocol 2 or later, as torch has ever written them.
+    if start != b"PK" and start[:1] != b"\x80":
+        raise BackboneError(
+            f"The weights file `{file}` is damaged, or neither a safetensors nor a torch file. "
+            f"Copy or download it again."
+        )
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -210,7 +218,7 @@ def _blocked(error: BaseException) -> str:
     for line in str(error).splitlines():
         if "GLOBAL" in line or "global" in line:
             return line.strip().rstrip(".")
-    return str(error).strip().splitlines()[0]
+    return "it is a pickle of other objects"
 
 
 def _find_tensors(loaded: object, file: Path) -> dict[str, Tensor]:

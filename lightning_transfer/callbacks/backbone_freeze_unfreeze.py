@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_transfer.callbacks.ddp import check_strategy, reset_compiled_code, rewrap_ddp
-from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_unreached
+from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_change, describe_unreached
 from lightning_transfer.callbacks.schedule import Schedule, Stage, StallCounter
 from lightning_transfer.depth import DepthMap, Freezer, resolve_depth
 from lightning_transfer.errors import closest, listing
@@ -105,7 +105,10 @@ class BackboneFreezeUnfreeze(Callback):
         self._freezer: Freezer | None = None
         # Identities of the backbone parameters that DDP reduces.
         self._reduced: frozenset[int] = frozenset()
+        # Groups open: as far as gradients and modes go, and as far as the run has been told.
+        self._open = 0
         self._applied: int | None = None
+        self._modes: dict[nn.Module, bool] = {}
         self._between_steps = True
 
     @property
@@ -156,10 +159,11 @@ class BackboneFreezeUnfreeze(Callback):
         )
         # DDP, if any, was built for these.
         self._reduced = _trainable(pl_module, depth_map)
-        modes = {module: module.training for module in pl_module.modules()}
-        self._freezer.apply(self._target(trainer))
+        self._modes = {module: module.training for module in pl_module.modules()}
+        self._open = self._target(trainer)
+        self._freezer.apply(self._open)
         # Lightning warns of modules in eval mode just before `on_train_start`, which is where modes come into force.
-        for module, mode in modes.items():
+        for module, mode in self._modes.items():
             module.training = mode
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -255,7 +259,9 @@ class BackboneFreezeUnfreeze(Callback):
         self._restored = None
         self._freezer = None
         self._reduced = frozenset()
+        self._open = 0
         self._applied = None
+        self._modes = {}
         self._between_steps = True
 
     def _resolve(self, module: nn.Module) -> DepthMap:
@@ -280,10 +286,12 @@ class BackboneFreezeUnfreeze(Callback):
         target = self._target(trainer)
         if self._freezer is None or target == self._applied:
             return
-        before = self._applied or 0
+        before, self._applied = self._applied or 0, target
         self._freezer.apply(target)
+        # What was frozen through a validation remembers its eval mode, so the mode at the start of the fit counts.
+        self._give_modes(len(self._groups) - target, len(self._groups) - self._open)
         self._freezer.enforce()
-        self._applied = target
+        self._open = target
         trainable = _trainable(module, self._freezer.depth_map)
         if trainable != self._reduced:
             for parameter in module.parameters():
@@ -298,7 +306,9 @@ class BackboneFreezeUnfreeze(Callback):
                 f"Nothing is trainable at epoch {trainer.current_epoch}: {target} of {len(self._groups)} groups are "
                 "open and the module has no head that trains. Add a head, or open a group: `schedule={0: 1}`."
             )
-        self._log(trainer, module, before, target)
+        if self.verbose:
+            text = describe_change(module, self._groups, before, target)
+            rank_zero_info(f"BackboneFreezeUnfreeze: epoch {trainer.current_epoch}: {text}")
 
     def _decide(self, trainer: Trainer) -> None:
         """Count the metric; rank 0 decides for all, so that no rank opens a group alone."""
@@ -306,11 +316,22 @@ class BackboneFreezeUnfreeze(Callback):
         value = trainer.strategy.broadcast(value)
         self._counter.update(value)
 
+    def _give_modes(self, first: int, last: int) -> None:
+        """Give the modules of a range of groups the mode that they had when the fit began."""
+        if self._freezer is None:
+            return
+        depth_map = self._freezer.depth_map
+        for group in depth_map.groups[first:last]:
+            for _, module in depth_map.named_modules(self._freezer.root, group):
+                module.training = self._modes.get(module, module.training)
+
     def _restore(self) -> None:
         if self._freezer is not None:
             self._freezer.restore()
+            self._give_modes(0, len(self._groups))
             self._freezer = None
             self._applied = None
+            self._modes = {}
             reset_compiled_code()
 
     def _plan(self, module: nn.Module, depth_map: DepthMap, max_epochs: int | None) -> list[Stage]:
@@ -358,23 +379,6 @@ class BackboneFreezeUnfreeze(Callback):
                 "BackboneFreezeUnfreeze: the backbone's BatchNorm is folded, so it stays in eval mode when opened."
             )
         return "eval"
-
-    def _log(self, trainer: Trainer, module: nn.Module, before: int, target: int) -> None:
-        if not self.verbose:
-            return
-        total = len(self._groups)
-        everything = sum(value.numel() for value in module.parameters())
-        trainable = sum(value.numel() for value in module.parameters() if value.requires_grad)
-        if target > before:
-            what = f"opened {', '.join(reversed(self._groups[total - target : total - before]))}"
-        elif target < before:
-            what = f"closed {', '.join(self._groups[total - before : total - target])}"
-        else:
-            what = "the head alone trains" if target == 0 else f"{target} of {total} groups open"
-        rank_zero_info(
-            f"BackboneFreezeUnfreeze: epoch {trainer.current_epoch}: {what}; {trainable:,} of {everything:,} "
-            f"parameters train ({trainable / max(1, everything):.1%})."
-        )
 
 
 def _trainable(module: nn.Module, depth_map: DepthMap) -> frozenset[int]:

@@ -62,7 +62,7 @@ class ForgettingMonitor(Callback):
         feature_fn: ``(module, batch) -> features``. None passes the batch's input to the backbone.
         metrics: ``agreement``, ``kl``, ``accuracy`` (they need ``head``), ``cosine``, ``cka``, ``l2``, ``knn``.
             ``accuracy`` and ``knn`` need labels.
-        backbone: Dotted name inside the LightningModule; None finds it.
+        backbone: Dotted name inside the LightningModule; None finds it. With several, ``feature_fn`` is needed.
         n_probe: Inputs of each probe. 512 put about 0.04 of a share on either side of an interval.
         every_n_epochs: Epochs between checks.
         every_n_steps: Optimizer steps between checks, instead of epochs.
@@ -92,7 +92,7 @@ class ForgettingMonitor(Callback):
         head: str | nn.Module | None = None,
         feature_fn: Callable[[Any, Any], Any] | None = None,
         metrics: Sequence[str] = ("agreement", "kl", "cosine", "cka"),
-        backbone: str | None = None,
+        backbone: str | Sequence[str] | None = None,
         n_probe: int = 512,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,

@@ -49,7 +49,7 @@ LABEL_METRICS = frozenset({"accuracy", "knn"})
 """Metrics that need the probe's labels."""
 
 _NUM_NEIGHBOURS = 5
-_NUM_RESAMPLES = 500
+_NUM_RESAMPLES = 300
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class FeatureReader:
 
     Attributes:
         backbone: Dotted name inside the LightningModule; None if ``feature_fn`` does it all.
-        inner_heads: Dotted names of the modules of the new head inside the backbone: features are what enters them.
+        inner_heads: Dotted names of the modules of the new head inside the backbone: features are what enters the
+            first of them.
         head: The source head, by dotted name or as a module of the user's.
         feature_fn: The user's own way to the features.
     """
@@ -133,7 +134,7 @@ class FeatureReader:
 
 def find_reader(
     module: LightningModule,
-    backbone: str | None,
+    backbone: str | Sequence[str] | None,
     head: str | nn.Module | None,
     feature_fn: Callable[[Any, Any], Any] | None,
 ) -> FeatureReader:
@@ -146,18 +147,34 @@ def find_reader(
         _submodule(module, head, "head")
     if feature_fn is not None:
         return FeatureReader(None, (), head, feature_fn)
-    if backbone is not None:
+    if isinstance(backbone, str):
         _submodule(module, backbone, "backbone")
-    depth = resolve_depth(module, backbone=backbone)
+    try:
+        depth = resolve_depth(module, backbone=backbone)
+    except ValueError as error:
+        if isinstance(backbone, str):  # Nothing says that there is a new head inside: its output is the features.
+            return FeatureReader(backbone, (), head, None)
+        raise MisconfigurationException(
+            f"ForgettingMonitor did not find where the features are: {error} Here: pass `backbone=NAME` of what "
+            "returns features, or `feature_fn=(module, batch) -> features`."
+        ) from error
     if len(depth.backbones) != 1:
         raise MisconfigurationException(
             f"Found {len(depth.backbones)} backbones ({listing(depth.backbones)}); ForgettingMonitor watches one. Pass "
             "`backbone=NAME`, or `feature_fn=(module, batch) -> features`."
         )
     name = depth.backbones[0]
-    inside = [item for item in depth.head.modules if item != name and f"{item}.".startswith(f"{name}." if name else "")]
-    outermost = tuple(item for item in inside if not any(item.startswith(f"{other}.") for other in inside))
-    return FeatureReader(name, outermost, head, None)
+    # Modules that hold new parameters and nothing of the backbone: a wrapper around both is no head.
+    kept = [item for layer in depth.groups for item in layer.parameters]
+    heads = tuple(
+        item
+        for item in depth.head.modules
+        if item != name
+        and item.startswith(f"{name}." if name else "")
+        and any(parameter.startswith(f"{item}.") for parameter in depth.head.parameters)
+        and not any(parameter.startswith(f"{item}.") for parameter in kept)
+    )
+    return FeatureReader(name, heads, head, None)
 
 
 def usable_metrics(probes: Sequence[Probe], metrics: Sequence[str], has_head: bool) -> dict[str, tuple[str, ...]]:

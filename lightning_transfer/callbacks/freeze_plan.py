@@ -12,7 +12,7 @@ from lightning_transfer.callbacks.schedule import Stage
 from lightning_transfer.depth import DepthMap, Layer, is_norm
 from lightning_transfer.errors import listing
 
-__all__ = ["build_plan", "check_optimizers", "describe_unreached"]
+__all__ = ["build_plan", "check_optimizers", "describe_change", "describe_unreached"]
 
 
 def build_plan(
@@ -83,6 +83,32 @@ def check_optimizers(
                     "`torch.optim.AdamW(self.parameters())`; while frozen they cost no step and no state. "
                     "To keep a layer frozen for good, set `requires_grad=False` on it before the fit."
                 )
+
+
+def describe_change(module: nn.Module, names: Sequence[str], before: int, now: int) -> str:
+    """Compose the line about a new stage.
+
+    Args:
+        module: In the new stage.
+        names: All groups, from stem to top.
+        before: Groups that were open, counted from the head side.
+        now: Groups that are open.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+        >>> describe_change(net, ["stem", "top"], before=0, now=1)
+        'opened top; 4 of 4 parameters train (100.0%).'
+    """
+    total = len(names)
+    everything = sum(value.numel() for value in module.parameters())
+    trainable = sum(value.numel() for value in module.parameters() if value.requires_grad)
+    if now > before:
+        what = f"opened {', '.join(reversed(names[total - now : total - before]))}"
+    elif now < before:
+        what = f"closed {', '.join(names[total - before : total - now])}"
+    else:
+        what = "the head alone trains" if now == 0 else f"{now} of {total} groups are open"
+    return f"{what}; {trainable:,} of {everything:,} parameters train ({trainable / max(1, everything):.1%})."
 
 
 def describe_unreached(stages: Sequence[Stage], max_epochs: int | None) -> str:

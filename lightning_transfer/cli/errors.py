@@ -175,10 +175,10 @@ _TYPE = re.compile(r"<class '([^']+)'>")
 
 def _mismatch(key: str, inner: str) -> str:
     """Explain a value of the wrong type."""
-    union = re.search(r"Subtypes: \[(?P<types>.*?)\]\n.*Given value: (?P<value>.*)", inner, re.DOTALL)
+    union = re.search(r"Subtypes: \[(?P<types>.*?)\]\n.*Given value: (?P<value>[^\n]*)", inner, re.DOTALL)
     single = re.search(
         r"(?:Expected an? (?P<type>.*?)\.? (?:Got value|but got)|types? (?P<other>typing\.\S+).*?Got value): "
-        r"(?P<value>.*)",
+        r"(?P<value>[^\n]*)",
         inner,
         re.DOTALL,
     )
@@ -217,18 +217,18 @@ def _plain_types(types: str) -> str:
 def _near(name: str, keys: list[str], prefix: str = "") -> str:
     """Name the accepted key that is nearest; if none is, what its section holds."""
     section, _, last = name.rpartition(".")
-    inside = {key.removeprefix(f"{section}.").partition(".")[0] for key in keys if key.startswith(f"{section}.")}
-    tops = {key.partition(".")[0] for key in keys}
+    inside = sorted(
+        {key.removeprefix(f"{section}.").partition(".")[0] for key in keys if key.startswith(f"{section}.")}
+    )
     if section and inside:
-        hint = closest(last, sorted(inside)) if prefix == "" else ""
-        if hint:
-            return hint.replace("`", f"`{section}.", 1)
-        whole = closest(name, [f"{section}.{item}" for item in inside])
-        return whole.replace("`", f"`{prefix}", 1) or f" `{section}` takes: {listing(sorted(inside), 20)}."
-    whole = closest(name, keys) or closest(name.partition(".")[0], sorted(tops))
-    if whole:
-        return whole.replace("`", f"`{prefix}", 1)
-    return f" Sections: {listing(sorted(tops), 20)}." if tops else ""
+        # Compared without the section, which would make any two keys of it look alike.
+        hint = closest(last, inside)
+        return hint.replace("`", f"`{prefix}{section}.", 1) or f" `{section}` takes: {listing(inside, 20)}."
+    tops = sorted({key.partition(".")[0] for key in keys})
+    hint = closest(name, keys) or closest(name.partition(".")[0], tops)
+    if hint:
+        return hint.replace("`", f"`{prefix}", 1)
+    return f" Sections: {listing(tops, 20)}." if tops else ""
 
 
 def _parameters(path: str) -> list[str]:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lightning_transfer.data.loading import Collate, EpochSampler, RecordDataset, class_weights, stack_inputs
-from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes, schema_of_checkpoint
+from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes
 from lightning_transfer.data.splits import assign_splits, check_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
@@ -47,9 +47,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         batch_size: Records in a batch. A last training batch of a single record is left out, as BatchNorm cannot
             train on it.
         num_workers: Processes that load data; 0 loads in the main process.
-        val_fraction: Share of what is not test.
+        val_fraction: Share of what is not test; not used where the data has such a split, as the next two.
         calibration_fraction: Share of what is not test, for threshold and temperature; 0 uses validation for these.
-        test_fraction: Share of all records; not used with ``num_folds``, nor where the data has a test split.
+        test_fraction: Share of all records, but for those in given splits; not used with ``num_folds``.
         num_folds: Cross-validation by groups: test is one of this many folds.
         fold: Which of them, from 0.
         split_seed: Of the division, of shuffling and of augmentation.
@@ -163,7 +163,11 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         self._card = card
 
     def use_schema(self, schema: Schema) -> None:
-        """Take classes and preprocessing of a checkpoint, where no trainer's module brings them."""
+        """Hold to the classes and the preprocessing of a checkpoint.
+
+        Needed with ``Trainer.predict(ckpt_path=...)``: Lightning reads that file after ``setup``. A module made by
+        ``from_checkpoint`` brings its schema itself.
+        """
         self._given_schema = schema
 
     def records_for(self, split: Split) -> list[Record]:
@@ -190,8 +194,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             self.schema = restored or self.schema
             if self.schema is None:
                 raise DataError(
-                    "Prediction needs the classes of a trained model, and there is no checkpoint. Give `ckpt_path`,"
-                    " or a module made by `from_checkpoint`."
+                    "Prediction needs the classes of a trained model, and the module has none. Use a module made by"
+                    " `from_checkpoint`, or call `datamodule.use_schema(schema)` before."
                 )
             return
         if not self.records:
@@ -272,15 +276,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         return getattr(self.trainer, "lightning_module", None)
 
     def _restored_schema(self) -> Schema | None:
-        """Return the schema that a checkpoint brought, or will bring right after this setup."""
-        if self._given_schema is not None:
-            return self._given_schema
-        # Lightning restores weights after setup, so a checkpoint's classes must be looked up here.
-        path = getattr(self.trainer, "ckpt_path", None)
-        saved = None if path is None else schema_of_checkpoint(path)
-        if saved is not None:
-            return saved
-        schema: Schema | None = getattr(self._module(), "schema", None)
+        """Return the schema of a checkpoint: given by hand, or by a module that was rebuilt from one."""
+        schema: Schema | None = self._given_schema or getattr(self._module(), "schema", None)
         return schema
 
     def _read_and_check(self, stage: Literal["fit", "predict"], read: Callable[[], list[Record]]) -> list[Record]:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
-
-import torch
 
 from lightning_transfer.data.splits import fingerprint
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
-__all__ = ["build_schema", "check_preprocessing", "resolve_classes", "schema_of_checkpoint"]
+__all__ = ["build_schema", "check_preprocessing", "resolve_classes"]
 
 
 def resolve_classes(
@@ -120,21 +115,6 @@ def check_preprocessing(current: Mapping[str, Any], saved: Mapping[str, Any]) ->
     if then and different:
         lines = "; ".join(f"`{key}` is {now.get(key)}, the checkpoint has {then.get(key)}" for key in different)
         raise CheckpointError(f"The preprocessing differs from training's: {lines}. Use the checkpoint's values.")
-
-
-def schema_of_checkpoint(path: str | Path) -> Schema | None:
-    """Return the schema in a checkpoint of ours, or None; the tensors are not read.
-
-    A file that cannot be read gives None, as the restore that follows says better what is wrong with it.
-    """
-    if not Path(path).is_file():
-        return None
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError, OSError):
-        return None
-    ours = checkpoint.get("lightning_transfer") if isinstance(checkpoint, Mapping) else None
-    return Schema.from_dict(ours["schema"]) if isinstance(ours, Mapping) and ours.get("schema") else None
 
 
 def _count(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:

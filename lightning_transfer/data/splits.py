@@ -92,9 +92,9 @@ def assign_splits(
 
     Args:
         records: In any order.
-        val_fraction: Share of what is not test.
-        calibration_fraction: Share of what is not test.
-        test_fraction: Share of all records; not used with ``num_folds``.
+        val_fraction: Share of the training records that are left after test is cut.
+        calibration_fraction: Share of the same.
+        test_fraction: Share of the records that no given split holds; not used with ``num_folds``.
         num_folds: Cross-validation: test is one of this many folds.
         fold: Which one, from 0.
         seed: Of the division.

@@ -27,6 +27,9 @@ _PRETRAINED_OUTPUT = re.compile(
     r"|LMHeadModel|WithLMHead|DoubleHeads"
 )
 
+# transformers classes (by the start of their name) with a part outside the base model that is pretrained all the same.
+_PRETRAINED_BESIDE = {"ModernBert": ("head",)}
+
 # torchvision: attributes that hold the classifier, and the children of those that are sequences of pretrained
 # layers before a last new one. Anything else under these names was put there by the user, and is new as a whole.
 _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head", "aux_classifier", "AuxLogits.fc", "aux1.fc2", "aux2.fc2")
@@ -77,7 +80,12 @@ def named_node(tree: Node, name: str, argument: str) -> Node:
 
 def is_timm(module: nn.Module) -> bool:
     """Tell a timm model by what it can answer."""
-    return callable(getattr(module, "get_classifier", None)) and callable(getattr(module, "group_matcher", None))
+    return callable(getattr(module, "get_classifier", None))
+
+
+def is_feature_extractor(module: nn.Module) -> bool:
+    """Tell what ``timm.create_model(features_only=True)`` returns, which never has a head."""
+    return hasattr(module, "feature_info") and not is_timm(module)
 
 
 def is_transformers(module: nn.Module) -> bool:
@@ -92,9 +100,9 @@ def is_torchvision(module: nn.Module) -> bool:
 
 
 def _is_recognised(module: nn.Module) -> bool:
-    if callable(getattr(module, "layer_groups", None)) or is_timm(module) or is_transformers(module):
+    if callable(getattr(module, "layer_groups", None)) or is_timm(module) or is_feature_extractor(module):
         return True
-    return is_torchvision(module)
+    return is_transformers(module) or is_torchvision(module)
 
 
 def _candidates(node: Node) -> list[Node]:
@@ -182,7 +190,7 @@ def find_head(backbone: Node, others_are_head: bool) -> Found:
         return _transformers_head(backbone)
     if is_torchvision(module):
         return _torchvision_head(backbone)
-    if others_are_head or callable(getattr(module, "layer_groups", None)):
+    if others_are_head or callable(getattr(module, "layer_groups", None)) or is_feature_extractor(module):
         return Found()
     weighted = [child for child in backbone.children if child.has_parameters]
     if weighted and weighted[-1].last in _HEAD_NAMES and len(weighted) > 1:
@@ -224,7 +232,11 @@ def _transformers_head(backbone: Node) -> Found:
         said = f"{what} was pretrained with the rest and belongs to the top layer" if what else "its output is tied"
         found.warnings.append(f"{kind} has no new head: {said}. Pass `head=` if there is a new one.")
         return found
-    found.head = [child for child in outside if not child.outside]
+    beside = next((names for start, names in _PRETRAINED_BESIDE.items() if kind.startswith(start)), ())
+    found.head = [child for child in outside if not child.outside and child.last not in beside]
+    for base in bases:
+        if is_timm(base.module):  # transformers' wrapper of timm leaves the classifier inside.
+            found.head.extend(_timm_head(base).head)
     found.parameters = [path for path, _, _ in backbone.parameters]
     return found
 

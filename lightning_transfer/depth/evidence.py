@@ -123,8 +123,14 @@ def by_method(backbone: Node, owner: Node, new: set[str]) -> Order:
         owners = {path: number for number, paths in enumerate(found) for path in paths}
     else:
         number_of: dict[int, int] = {}
+        present = {id(value) for _, _, value in backbone.all_parameters()}
         for number, item in enumerate(items):
             for value in _parameters_of(item, kind):
+                if id(value) not in present:
+                    raise TypeError(
+                        f"{kind}.layer_groups() returned in group {number} a parameter of shape {tuple(value.shape)} "
+                        "that is not in the model. Return the model's own modules or parameters."
+                    )
                 number_of.setdefault(id(value), number)
         owners = {path: number_of[id(value)] for path, _, value in backbone.all_parameters() if id(value) in number_of}
     groups: list[list[str]] = [[] for _ in items]

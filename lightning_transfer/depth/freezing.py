@@ -40,7 +40,6 @@ class _EvalHold:
         self.module = module
         self.wanted: bool = module.training
         self.shadowed: Callable[..., object] | None = module.__dict__.get("train")
-        # Not setattr: a compiled module would pass it on to the module it wraps.
         module.__dict__["train"] = self
         module.training = False
 

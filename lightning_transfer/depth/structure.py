@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,11 @@ __all__ = ["Block", "Order", "by_blocks", "by_registration", "by_structure", "in
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 # Where a stage of a library's own class keeps its blocks; experts of a mixture are not blocks in a row.
-_STAGE_LISTS = ("blocks", "layers", "layer", "block")
+_STAGE_LISTS = ("blocks", "layers")
+
+
+# Attributes that stand for branches side by side, as a part of a name: `text_model`, but not `context`.
+_SIDES = re.compile(r"(?:^|_)(decoder|text|visual|vision|image|audio|speech)(?=$|_)")
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,18 @@ def _stacks(node: Node, parent: Node, weighted: Weighted, at_least: int = 2) -> 
     if blocks:
         return [_Stack(node, parent, blocks, not _is_leaf(blocks[0]))]
     found: list[_Stack] = []
+    of_kind: dict[type[nn.Module], list[list[_Stack]]] = {}
     for child in node.children:
         if weighted(child):
-            found.extend(_stacks(child, node, weighted, at_least))
+            inner = _stacks(child, node, weighted, at_least)
+            found.extend(inner)
+            if not isinstance(child.module, _CONTAINERS) and not _is_leaf(child):
+                of_kind.setdefault(type(child.module), []).append(inner)
+    for parts in of_kind.values():
+        # Three attributes of one type, and no list but in those: they are the blocks, and what is in them is not
+        # (GoogLeNet's branches).
+        if len(parts) > 2 and sum(map(len, parts)) == len(found):
+            return []
     return found
 
 
@@ -110,9 +124,10 @@ def by_structure(backbone: Node, base: Node, new: set[str]) -> Order | None:
         return any(path not in new for path, _, _ in node.all_parameters())
 
     stacks = _stacks(backbone, backbone, weighted)
+    stacks = [stack for stack in stacks if "stem" not in stack.node.last.split("_")] or stacks
     if any(stack.composite for stack in stacks):
         stacks = [stack for stack in stacks if stack.composite]
-    elif isinstance(backbone.module, nn.Module) and not stacks:
+    elif not stacks:
         # A list of one block: a small configuration, or ALBERT, whose layers share their weights.
         stacks = [stack for stack in _stacks(backbone, backbone, weighted, 1) if stack.composite]
     if not stacks:
@@ -134,20 +149,20 @@ def by_structure(backbone: Node, base: Node, new: set[str]) -> Order | None:
 
 
 def _branches(stacks: list[_Stack], backbone: Node) -> list[list[_Stack]]:
-    """Tell encoder from decoder; all else is one after the other."""
-
-    def side(stack: _Stack) -> str:
+    """Tell encoder from decoder, and one modality's tower from another's; all else is one after the other."""
+    branches: dict[str, list[_Stack]] = {}
+    for stack in stacks:
         parts = backbone.relative(stack.node.path).split(".")
-        return "decoder" if any("decoder" in part for part in parts) else "encoder"
-
-    encoder = [stack for stack in stacks if side(stack) == "encoder"]
-    decoder = [stack for stack in stacks if side(stack) == "decoder"]
-    return [branch for branch in (encoder, decoder) if branch]
+        sides = [found.group(1) for part in parts if (found := _SIDES.search(part))]
+        side = "decoder" if "decoder" in sides else sides[0] if sides else ""
+        branches.setdefault(side, []).append(stack)
+    return list(branches.values())
 
 
 def _coarse(stack: _Stack, branch: list[_Stack]) -> list[Node]:
     """Stages where several stacks of blocks stand side by side (``layer1`` to ``layer4``), else blocks."""
-    siblings = [other for other in branch if other.parent is stack.parent]
+    kind = type(stack.blocks[0].module)
+    siblings = [o for o in branch if o.parent is stack.parent and type(o.blocks[0].module) is kind]
     return [stack.node] if len(siblings) > 1 and stack.composite else list(stack.blocks)
 
 
@@ -195,7 +210,7 @@ def by_blocks(
         backbone: Its parameters are distributed.
         blocks: From the input upwards.
         new: Paths that are left out.
-        parallel: There is an encoder and a decoder.
+        parallel: There are branches side by side.
     """
     position = {id(node): number for number, block in enumerate(blocks) for node in block.nodes}
     stem_modules: list[Node] = []
@@ -206,9 +221,6 @@ def by_blocks(
 
     def give(node: Node, number: int) -> None:
         members[number].extend(path for path, _, _ in node.all_parameters() if path not in new)
-
-    def first_in(node: Node) -> int:
-        return min(position[id(below)] for below in node.walk() if id(below) in position)
 
     def distribute(node: Node, before: int) -> int:
         """Return the layer that whatever follows the node joins."""
@@ -221,8 +233,7 @@ def by_blocks(
             if not child.has_parameters:
                 continue
             if contains(child):
-                start = -1 if parallel else first_in(child) - 1
-                last = distribute(child, min(last, start) if parallel else max(last, -1))
+                last = distribute(child, -1 if parallel else last)
             else:
                 if isinstance(child.module, nn.Embedding):
                     last = -1

@@ -125,11 +125,13 @@ def _hsic(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
     taken off by inclusion and exclusion. With weights of one this is the estimator of Song et al.
     """
     squares = weights.square()
-    rows_first, rows_second = weights @ first, weights @ second
+    rows_first = weights @ first
+    rows_second = rows_first if first is second else weights @ second
     product = first * second
     pairs = ((weights @ product) * weights).sum(1)
-    pairs_squared = ((squares @ product) * squares).sum(1)
-    shared = ((squares @ product) * weights).sum(1)
+    rows_product = squares @ product
+    pairs_squared = (rows_product * squares).sum(1)
+    shared = (rows_product * weights).sum(1)
     chains = (weights * rows_first * rows_second).sum(1) - shared
     chains_squared = (squares * rows_first * rows_second).sum(1)
     total = (weights * rows_first).sum(1) * (weights * rows_second).sum(1)

@@ -96,14 +96,14 @@ def auroc(weights: Float, scores: Float, is_positive: NDArray[np.bool_]) -> Floa
         >>> auroc(np.ones((1, 4)), np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])).tolist()
         [0.875]
     """
-    order, ends = _ranking(scores)
-    sorted_weights, positive = weights[:, order], is_positive[order]
-    positives = _cumulative(sorted_weights * positive, ends)
-    negatives = _cumulative(sorted_weights * ~positive, ends)
-    below = np.pad(negatives, ((0, 0), (1, 0)))
-    gained = np.diff(positives, axis=1, prepend=0.0)
-    area = (gained * (below[:, :-1] + below[:, 1:])).sum(1) / 2.0
-    return _ratio(area, positives[:, -1] * negatives[:, -1])
+    if not is_positive.any():
+        return np.full(len(weights), np.nan)
+    gained, found, called_before, called = _curve(weights, scores, is_positive)
+    negatives = weights @ ~is_positive
+    above = called_before - (found - gained)
+    tied = called - called_before - gained
+    area = (gained * (negatives[:, None] - above - tied / 2.0)).sum(1)
+    return _ratio(area, found[:, -1] * negatives)
 
 
 def average_precision(weights: Float, scores: Float, is_positive: NDArray[np.bool_]) -> Float:
@@ -121,11 +121,9 @@ def average_precision(weights: Float, scores: Float, is_positive: NDArray[np.boo
         >>> average_precision(np.ones((1, 3)), np.array([0.9, 0.5, 0.1]), np.array([True, False, True])).round(3)
         array([0.833])
     """
-    order, ends = _ranking(-scores)
-    sorted_weights = weights[:, order]
-    found = _cumulative(sorted_weights * is_positive[order], ends)
-    called = _cumulative(sorted_weights, ends)
-    gained = np.diff(found, axis=1, prepend=0.0)
+    if not is_positive.any():
+        return np.full(len(weights), np.nan)
+    gained, found, _, called = _curve(weights, scores, is_positive)
     precision = np.nan_to_num(_ratio(found, called))
     return _ratio((gained * precision).sum(1), found[:, -1])
 
@@ -162,13 +160,22 @@ def mean_defined(columns: Float) -> Float:
     return _ratio(np.where(defined, columns, 0.0).sum(1), defined.sum(1).astype(np.float64))
 
 
-def _ranking(scores: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the ascending order, and where each run of equal scores ends in it."""
-    order = np.argsort(scores, kind="stable")
+def _curve(weights: Float, scores: Float, is_positive: NDArray[np.bool_]) -> tuple[Float, Float, Float, Float]:
+    """Return what happens at each distinct score of a positive, from high to low.
+
+    Only there do AUROC and average precision gain anything, so that one sum over all records is enough.
+
+    Returns:
+        Four arrays ``(B, scores)``: weight of the positives with that score, of those with it or a higher one, of all
+        records with a higher one, and of all with it or a higher one.
+    """
+    order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    return order, ends
-
-
-def _cumulative(values: Float, ends: NDArray[np.intp]) -> Float:
-    return np.asarray(np.cumsum(values, axis=1)[:, ends])
+    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+    ends = np.append(starts[1:], len(ranked)) - 1
+    places = np.flatnonzero(is_positive[order])
+    runs, first = np.unique(np.searchsorted(starts, places, side="right") - 1, return_index=True)
+    gained = np.add.reduceat(np.take(weights, order[places], axis=1), first, axis=1)
+    summed = np.cumsum(np.take(weights, order, axis=1), axis=1)
+    before = np.where(starts[runs] > 0, summed[:, starts[runs] - 1], 0.0)
+    return np.asarray(gained), np.cumsum(gained, axis=1), before, summed[:, ends[runs]]

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 DEFECTS: tuple[str, ...] = ("scratch", "pit", "stain", "crack")
 _DEFECT_SHARE = 0.4
 _MARKER = "surfaces.json"
-_FORMAT = 1  # of the drawings: raise it when the same parameters give other pictures
+_FORMAT = 2  # of the drawings: raise it when the same parameters give other pictures
 
 
 class _Lot(NamedTuple):
@@ -157,7 +157,7 @@ _DRAW: dict[str, Callable[[np.random.Generator, _Lot, int], Array]] = {
     "crack": _crack,
 }
 # Peak of each mark against the texture's deviation: stains are wide, so they show at a lower contrast.
-_STRENGTH = {"scratch": (1.8, 3.2), "pit": (1.8, 3.2), "stain": (1.1, 2.0), "crack": (1.8, 3.2)}
+_STRENGTH = {"scratch": (3.0, 5.5), "pit": (3.0, 5.5), "stain": (2.2, 4.0), "crack": (3.0, 5.5)}
 
 
 def _draw(rng: np.random.Generator, lot: _Lot, label: str, size: int) -> NDArray[np.uint8]:

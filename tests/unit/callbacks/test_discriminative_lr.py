@@ -15,7 +15,7 @@ from lightning.pytorch.tuner import Tuner
 from torch.optim import lr_scheduler
 
 from lightning_transfer.callbacks import BackboneFreezeUnfreeze, DiscriminativeLR
-from tests.unit.callbacks.callback_toys import Toy, adamw, copy_state, difference, moved, sgd, toy_of, trainer
+from tests.unit.callbacks.callback_toys import Toy, copy_state, difference, moved, sgd, toy_of, trainer
 
 
 class Rates(Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import random
 import warnings
@@ -134,6 +135,20 @@ def test_training_is_bitwise_the_same_with_and_without(tmp_path, lib, options):
     for before, after in zip(states, random_states(), strict=True):
         assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
     assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
+
+
+def test_beside_the_other_two_callbacks(tmp_path):
+    from lightning_transfer.callbacks import BackboneFreezeUnfreeze, DiscriminativeLR
+
+    weights = []
+    for watcher in ([], [monitor(head=source_head(), every_n_steps=1)]):
+        others = BackboneFreezeUnfreeze("gradual", backbone="backbone"), DiscriminativeLR(backbone="backbone")
+        _, module = train(tmp_path, *others, *watcher, module=make_module())
+        weights.append(module.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    values = [report.readings["forgetting_cka"].value for report in watcher[0].history]
+    assert values[:4] == [0.0] * 4  # frozen for an epoch of three steps
+    assert all(value > 0 for value in values[4:])
 
 
 # ---- what it reads -------------------------------------------------------------------------------------------------
@@ -481,6 +496,23 @@ def test_acts_in_fit_only(tmp_path):
     before = list(callback.history)
     trainer.validate(module, DataLoader(dataset(), batch_size=8), verbose=False)
     assert callback.history == before
+
+
+def test_defaults_are_part_of_the_contract():
+    parameters = inspect.signature(ForgettingMonitor).parameters
+    assert {name: item.default for name, item in parameters.items() if name != "probe"} == {
+        "head": None,
+        "feature_fn": None,
+        "metrics": ("agreement", "kl", "cosine", "cka"),
+        "backbone": None,
+        "n_probe": 512,
+        "every_n_epochs": 1,
+        "every_n_steps": None,
+        "max_overhead": 0.05,
+        "tolerance": None,
+        "confirm": 2,
+        "on_alarm": "log",
+    }
 
 
 def test_pickles_and_copies():

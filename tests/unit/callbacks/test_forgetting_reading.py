@@ -77,10 +77,14 @@ def test_everything_is_as_it_was_also_after_an_error():
             assert not module.backbone.merged
             return first
 
+    def fail():
+        with undisturbed(module):
+            module.backbone(torch.ones(2, 4))
+            module.backbone(torch.ones(2, 5))
+
     measure()
-    with pytest.raises(ValueError, match="shape"), undisturbed(module):
-        module.backbone(torch.ones(2, 4))
-        raise ValueError("shape")
+    with pytest.raises(RuntimeError, match="running_mean should contain 5"):
+        fail()
     for name, value in module.state_dict().items():
         assert torch.equal(value, state[name]), name
     assert objects == [id(item) for item in module.buffers()]
@@ -174,10 +178,12 @@ def test_token_models_are_pooled_without_padding():
     module = Module(model=transformers.BertForSequenceClassification(config).eval())
     tokens = torch.tensor([[1, 2, 3, 0], [4, 5, 0, 0]])
     batch = {"input_ids": tokens, "attention_mask": (tokens > 0).long(), "labels": torch.tensor([0, 1])}
-    found = read(module, batch)
-    states = module.model.bert(input_ids=tokens, attention_mask=batch["attention_mask"]).last_hidden_state
+    outputs = module.model.bert(input_ids=tokens, attention_mask=batch["attention_mask"])
+    states = outputs.last_hidden_state.detach()
     expected = torch.stack([states[0, :3].mean(0), states[1, :2].mean(0)])
-    torch.testing.assert_close(found.features, expected.detach())
+    torch.testing.assert_close(read(module, batch, backbone="model.bert").features, expected)
+    # With the classifier inside the backbone, features are what enters the classifier.
+    torch.testing.assert_close(read(module, batch).features, outputs.pooler_output.detach())
 
 
 class Shaped(nn.Module):
@@ -235,22 +241,40 @@ def test_batches_are_read_in_the_trainers_precision():
     assert found.features.shape == (3, 4)
 
 
+def test_batches_are_read_under_the_trainers_autocast():
+    trainer = SimpleNamespace(precision_plugin=lightning.pytorch.plugins.MixedPrecision("bf16-mixed", "cpu"))
+    module, x = Module(backbone=nn.Linear(3, 4)), torch.randn(5, 3)
+    found = read_outputs(FeatureReader("backbone"), module, trainer, [x])
+    expected = nn.functional.linear(x.bfloat16(), module.backbone.weight.bfloat16(), module.backbone.bias.bfloat16())
+    assert torch.equal(found.features, expected.float())
+    assert not torch.equal(found.features, module.backbone(x))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "backbon"}, r"`backbon`.*`backbone`.*Did you mean `backbone`.*There are: backbone, head"),
-        ({"head": "heat"}, "`heat`.*Did you mean `head`"),
-        ({"backbone": ("backbone", "head")}, "Found 2 backbones"),
+        ({"backbone": "backbon"}, r"`backbon`.*`backbone`.*Did you mean `backbone`.*There are: backbone, other, head"),
+        ({"head": "heat"}, r"`heat`.*Did you mean `head`"),
+        ({"backbone": ("backbone", "other")}, r"Found 2 backbones \(backbone, other\)"),
     ],
 )
 def test_wrong_names(options, message):
-    module = Module(backbone=nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), head=nn.Linear(3, 2))
-    with pytest.raises((MisconfigurationException, TypeError), match=message):
+    blocks = [nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(2)]
+    module = Module(backbone=blocks[0], other=blocks[1], head=nn.Linear(3, 2))
+    with pytest.raises(MisconfigurationException, match=message):
         read(module, X, **options)
 
 
+def test_an_explicit_backbone_needs_no_head_beside_it():
+    module = Module(net=nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
+    x = torch.ones(2, 3)
+    torch.testing.assert_close(read(module, x, backbone="net").features, module.net(x).detach())
+    with pytest.raises(MisconfigurationException, match=r"did not find where the features are.*`net`.*feature_fn"):
+        read(module, x)
+
+
 def test_features_that_are_no_tensor():
-    with pytest.raises(MisconfigurationException, match="got str.*feature_fn"):
+    with pytest.raises(MisconfigurationException, match=r"got str.*feature_fn"):
         read(Module(), X, feature_fn=lambda module, batch: "features")
 
 

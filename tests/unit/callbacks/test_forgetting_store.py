@@ -87,8 +87,13 @@ def test_a_store_that_is_no_local_disk(tmp_path):
 def test_a_killed_write_leaves_nothing(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_file(str(path)) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
+
+    def killed():
+        with atomic_file(str(path)) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
     assert path.read_bytes() == b"old"
     assert [item.name for item in tmp_path.iterdir()] == ["file"]

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.unit.callbacks.callback_toys import Toy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_unreached
 from lightning_transfer.depth import Freezer, resolve_depth
+from tests.unit.callbacks.callback_toys import Toy
 
 
 def count_trainable(module: nn.Module) -> int:
@@ -31,7 +31,9 @@ def test_the_plan_is_what_the_freezer_does(train_bn: bool) -> None:
     assert plan[2].open_groups == ("blocks.0", "blocks.1", "blocks.2")
 
 
-@pytest.mark.parametrize(("max_epochs", "reached"), [(None, [1, 1, 1]), (-1, [1, 1, 1]), (2, [1, 1, 0]), (1, [1, 0, 0])])
+@pytest.mark.parametrize(
+    ("max_epochs", "reached"), [(None, [1, 1, 1]), (-1, [1, 1, 1]), (2, [1, 1, 0]), (1, [1, 0, 0])]
+)
 def test_stages_from_max_epochs_on_are_not_reached(max_epochs: int | None, reached: list[int]) -> None:
     module = Toy()
     plan = build_plan(module, resolve_depth(module), [(0, 0), (1, 1), (2, 2)], max_epochs=max_epochs)
@@ -54,7 +56,9 @@ def test_an_optimizer_that_misses_a_parameter_is_refused() -> None:
     left_out = module.backbone.blocks[1].linear.weight
     optimizer = torch.optim.SGD([value for value in module.parameters() if value is not left_out], lr=0.1)
     plan = build_plan(module, depth_map, [(0, 0), (3, 2)])
-    with pytest.raises(MisconfigurationException, match=r"1 parameters of `blocks.1`.*epoch 3: .*blocks.1.linear.weight"):
+    with pytest.raises(
+        MisconfigurationException, match=r"1 parameters of `blocks.1`.*epoch 3: .*blocks.1.linear.weight"
+    ):
         check_optimizers([optimizer], module, depth_map, plan)
     # A second optimizer, the user's own freezing, or a schedule that never comes there make it right.
     check_optimizers([optimizer, torch.optim.SGD([left_out], lr=0.1)], module, depth_map, plan)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.callbacks.callback_toys import Toy
 from torch import nn
 from torch.optim import lr_scheduler
 
 from lightning_transfer.callbacks.split_optimizer import SplitOptimizer
 from lightning_transfer.depth import layer_decay_scales, resolve_depth
+from tests.unit.callbacks.callback_toys import Toy
 
 Make = Callable[[torch.optim.Optimizer], Any]
 

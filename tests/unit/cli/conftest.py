@@ -35,8 +35,9 @@ class Done:
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Run words of the toy recipe in an empty folder."""
-    from lightning_transfer.cli import main
     from toy_recipe.cli import RECIPE
+
+    from lightning_transfer.cli import main
 
     monkeypatch.chdir(tmp_path)
 
@@ -64,8 +65,9 @@ def gradual() -> str:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, made once."""
-    from lightning_transfer.cli import main
     from toy_recipe.cli import RECIPE
+
+    from lightning_transfer.cli import main
 
     root = tmp_path_factory.mktemp("trained") / "runs"
     assert main(RECIPE, ["fit", "--config", SMALL, "--trainer.default_root_dir", str(root)]) == 0

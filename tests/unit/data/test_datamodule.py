@@ -114,17 +114,14 @@ class Linear(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         self.log("val_loss", self.training_step(batch, _), batch_size=len(batch.index))
 
-    def test_step(self, batch: Batch, _: int) -> None:
-        self.log("test_loss", self.training_step(batch, _), batch_size=len(batch.index))
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("test_loss", self.training_step(batch, batch_idx), batch_size=len(batch.index))
 
     def predict_step(self, batch: Batch, _: int) -> ModelOutput:
         return ModelOutput(self(batch.input), batch.input.flatten(1), batch.target, batch.index)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=1e-3)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["lightning_transfer"] = {"schema": self.schema.to_dict()}
 
 
 def _trainer(**options) -> pl.Trainer:
@@ -138,13 +135,11 @@ def _trainer(**options) -> pl.Trainer:
 
 
 @pytest.fixture
-def trained(make_folder, tmp_path: Path) -> tuple[Path, Path]:
-    """A root with images, and a checkpoint of a model trained on it."""
-    root = make_folder()
-    trainer = _trainer()
-    trainer.fit(Linear(), datamodule=Images(str(root), classes=["good", "bad"], batch_size=8))
-    trainer.save_checkpoint(tmp_path / "model.ckpt")
-    return root, tmp_path / "model.ckpt"
+def trained(make_folder) -> tuple[Path, Linear]:
+    """A root with images, and a model trained on it, as it comes from a checkpoint: it brings its schema."""
+    root, module = make_folder(), Linear()
+    _trainer().fit(module, datamodule=Images(str(root), classes=["good", "bad"], batch_size=8))
+    return root, module
 
 
 def test_fit_test_and_predict_in_one_process(make_folder, tmp_path: Path) -> None:
@@ -319,27 +314,36 @@ def test_targets_of_each_task(labels, options, dtype: torch.dtype) -> None:
 
 
 def test_predicting_from_a_checkpoint_needs_no_labels(trained, make_folder) -> None:
-    _, checkpoint = trained
+    _, module = trained
     data = Images(str(make_folder(("new",), count=3, root="new")), batch_size=2)
-    outputs = _trainer().predict(Linear(), datamodule=data, ckpt_path=checkpoint)
+    outputs = _trainer().predict(module, datamodule=data)
     assert data.schema.classes == ("good", "bad")
     assert [record.split for record in data.records_for("predict")] == ["predict"] * 3
     assert sum(len(output.logits) for output in outputs) == 3
 
 
+def test_prediction_has_no_targets_even_where_labels_are_known(trained, tmp_path: Path) -> None:
+    root, module = trained
+    (tmp_path / "known.csv").write_text("path,label\ngood/lot0_0.png,good\n")
+    data = Images(str(root), manifest=str(tmp_path / "known.csv"))
+    (output,) = _trainer().predict(module, datamodule=data)
+    assert output.target is None
+    assert data.records_for("predict")[0].label == "good"
+
+
 def test_labels_unknown_to_the_checkpoint_are_no_error_in_prediction(trained, tmp_path: Path) -> None:
-    root, checkpoint = trained
+    root, module = trained
     table = tmp_path / "new.csv"
     table.write_text("path,label\ngood/lot0_0.png,never seen\nbad/lot0_0.png,\n")
     data = Images(str(root), manifest=str(table))
-    _trainer().predict(Linear(), datamodule=data, ckpt_path=checkpoint)
+    _trainer().predict(module, datamodule=data)
     assert [record.label for record in data.records_for("predict")] == ["never seen", None]
 
 
 def test_the_checkpoints_order_of_classes_holds_in_test(trained) -> None:
-    root, checkpoint = trained
+    root, module = trained
     data = Images(str(root), batch_size=8)
-    _trainer().test(Linear(), datamodule=data, ckpt_path=checkpoint, verbose=False)
+    _trainer().test(module, datamodule=data, verbose=False)
     assert data.schema.classes == ("good", "bad")
     batch = next(iter(data.test_dataloader()))
     names = [data.schema.classes[target] for target in batch.target]
@@ -347,35 +351,36 @@ def test_the_checkpoints_order_of_classes_holds_in_test(trained) -> None:
 
 
 def test_labels_that_the_checkpoint_lacks_stop_a_test(trained, make_folder) -> None:
-    _, checkpoint = trained
+    _, module = trained
     data = Images(str(make_folder(("bad", "good", "pit"), root="more")))
     with pytest.raises(CheckpointError, match=r"Data: multiclass, bad, good, pit\. Checkpoint: multiclass, good, bad"):
-        _trainer().test(Linear(), datamodule=data, ckpt_path=checkpoint)
+        _trainer().test(module, datamodule=data)
 
 
 def test_other_preprocessing_than_the_checkpoints_is_named(trained) -> None:
-    root, checkpoint = trained
+    root, module = trained
     with pytest.raises(CheckpointError, match=r"`size` is \[16, 16\], the checkpoint has \[8, 8\]"):
-        _trainer().predict(Linear(), datamodule=Images(str(root), image_size=16), ckpt_path=checkpoint)
+        _trainer().predict(module, datamodule=Images(str(root), image_size=16))
 
 
 def test_other_splits_than_the_checkpoints_are_warned_of(trained) -> None:
-    root, checkpoint = trained
+    root, module = trained
     with pytest.warns(UserWarning, match="may hold training records"):
-        _trainer().test(Linear(), datamodule=Images(str(root), split_seed=1), ckpt_path=checkpoint, verbose=False)
+        _trainer().test(module, datamodule=Images(str(root), split_seed=1), verbose=False)
 
 
 def test_data_that_only_tests_a_finished_model(trained, tmp_path: Path) -> None:
-    root, checkpoint = trained
+    root, module = trained
     table = tmp_path / "new.csv"
     table.write_text("path,label,split\n" + "".join(f"bad/lot{i // 2}_{i}.png,bad,test\n" for i in range(4)))
     data = Images(str(root), manifest=str(table))
-    _trainer().test(Linear(), datamodule=data, ckpt_path=checkpoint, verbose=False)
+    with pytest.warns(UserWarning, match="differ from those"):
+        _trainer().test(module, datamodule=data, verbose=False)
     assert len(data.records_for("test")) == 4
 
 
 def test_prediction_without_a_trained_model(make_folder) -> None:
-    with pytest.raises(DataError, match="no checkpoint. Give `ckpt_path`"):
+    with pytest.raises(DataError, match=r"the module has none\. Use a module made by `from_checkpoint`"):
         _trainer().predict(Linear(), datamodule=Images(str(make_folder())))
 
 
@@ -385,6 +390,15 @@ def test_a_schema_given_by_hand_serves_without_a_trainer(make_folder) -> None:
     data.use_schema(Schema(task="multiclass", classes=("good", "bad")))
     data.setup("predict")
     assert next(iter(data.predict_dataloader())).input.shape == (32, 3, 8, 8)
+
+
+def test_a_schema_given_by_hand_comes_before_lightning_restores(trained, tmp_path: Path) -> None:
+    root, module = trained
+    module.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    data = Images(str(root))
+    data.use_schema(module.schema)
+    (output, *_) = _trainer().predict(Linear(), datamodule=data, ckpt_path=tmp_path / "model.ckpt")
+    assert torch.equal(output.logits, _trainer().predict(module, datamodule=Images(str(root)))[0].logits)
 
 
 def test_a_module_without_a_card(make_folder) -> None:

@@ -112,5 +112,5 @@ def test_files_for_prediction_have_no_label(make_folder: Callable[..., Path]) ->
 
 def test_no_files_for_prediction(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("")
-    with pytest.raises(DataError, match="holds no file that ends in .*png"):
+    with pytest.raises(DataError, match=r"holds no file that ends in .*png"):
         records_from_files(tmp_path)

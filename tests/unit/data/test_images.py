@@ -83,7 +83,7 @@ def test_float_images_must_lie_between_0_and_1(tmp_path: Path) -> None:
 
 
 def test_palettes_are_looked_up(tmp_path: Path) -> None:
-    palette = Image.fromarray(np.kron(np.eye(2), np.ones((4, 4))).astype(np.uint8), mode="P")
+    palette = Image.fromarray(np.kron(np.eye(2), np.ones((4, 4))).astype(np.uint8))
     palette.putpalette([10, 20, 30, 200, 100, 50])
     values = _back(COLOUR(_save(tmp_path / "a.png", palette)), COLOUR)
     np.testing.assert_allclose(values[0, 0] * 255, [200, 100, 50], atol=1e-3)
@@ -258,7 +258,7 @@ def test_a_decompression_bomb_is_never_decoded(tmp_path: Path) -> None:
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.png`: there is no such file"):
         GREY(tmp_path / "gone.png")
-    with pytest.raises(DataError, match="Is a directory|no such file|Permission"):
+    with pytest.raises(DataError, match=r"Is a directory|no such file|Permission"):
         GREY(tmp_path)
 
 

@@ -20,7 +20,7 @@ def test_a_wrong_root_names_the_nearest_folder(tmp_path: Path) -> None:
 
 
 def test_a_root_whose_parent_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="neither does .*nowhere`"):
+    with pytest.raises(DataError, match=r"neither does .*nowhere`"):
         check_folder(tmp_path / "nowhere" / "images")
 
 

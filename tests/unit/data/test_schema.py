@@ -1,10 +1,8 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
 
-from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes, schema_of_checkpoint
+from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes
 from lightning_transfer.errors import CheckpointError, DataError
 from lightning_transfer.types import Record, Schema
 
@@ -99,21 +97,3 @@ def test_the_same_preprocessing_passes_as_tuples_or_lists() -> None:
 def test_other_preprocessing_names_the_key(saved, match: str) -> None:
     with pytest.raises(CheckpointError, match=match):
         check_preprocessing({"size": (8, 8)}, saved)
-
-
-def test_the_schema_of_a_checkpoint(tmp_path: Path) -> None:
-    torch.save(
-        {"state_dict": {"w": torch.ones(3)}, "lightning_transfer": {"schema": RESTORED.to_dict()}}, tmp_path / "a"
-    )
-    assert schema_of_checkpoint(tmp_path / "a") == RESTORED
-
-
-def test_files_that_hold_no_schema(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}}, tmp_path / "foreign")
-    torch.save([1], tmp_path / "list")
-    torch.save({"lightning_transfer": {"schema": RESTORED}}, tmp_path / "objects")
-    torch.save({}, tmp_path / "old", _use_new_zipfile_serialization=False)
-    (tmp_path / "broken").write_bytes((tmp_path / "foreign").read_bytes()[:100])
-    (tmp_path / "empty").write_bytes(b"")
-    for name in ("foreign", "list", "objects", "old", "broken", "empty", "missing"):
-        assert schema_of_checkpoint(tmp_path / name) is None, name

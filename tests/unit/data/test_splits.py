@@ -152,10 +152,15 @@ def test_records_without_split_beside_given_ones_are_training_records() -> None:
 
 
 def test_complete_given_splits_are_untouched() -> None:
-    records = _records(
-        ["a", "b"] * 8, splits=["train", "train", "val", "val", "calibration", "calibration", "test", "test"] * 2
-    )
+    records = _records(["a", "b"] * 50, splits=["train"] * 70 + ["val"] * 10 + ["calibration"] * 10 + ["test"] * 10)
     assert assign_splits(records) == records
+
+
+def test_only_what_is_missing_is_cut_from_training() -> None:
+    records = _records(["a", "b"] * 50, splits=["train"] * 80 + ["val"] * 20)
+    done = assign_splits(records)
+    assert Counter(r.split for r in done) == {"train": 58, "val": 20, "test": 16, "calibration": 6}
+    assert [r.id for r in done if r.split == "val"] == [r.id for r in records[80:]]
 
 
 def test_fractions_of_zero_make_no_split() -> None:

@@ -152,7 +152,7 @@ def test_an_empty_path_stops_by_default(table, tmp_path: Path) -> None:
 
 
 def test_nothing_left_after_skipping(table, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No row of .* can be used: row 2: no input"):
+    with pytest.raises(DataError, match=r"No row of .* can be used: row 2: no input"):
         records_from_csv(table("path,label\n,x\n"), tmp_path, on_bad_file="skip")
 
 

@@ -144,11 +144,36 @@ def test_a_timm_model_without_classes_has_no_head() -> None:
         assert _head(timm.create_model("resnet18", num_classes=0)) == []
 
 
+def test_a_timm_feature_extractor_has_no_head() -> None:
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model("resnet18", features_only=True)
+    assert _head(model) == []
+    assert _backbone(_project(trunk_of_mine=model, decoder=nn.Linear(2, 1))) == "trunk_of_mine"
+
+
+def test_a_pretrained_part_beside_the_base_is_no_head() -> None:
+    import transformers
+
+    with torch.device("meta"):
+        config = transformers.ModernBertConfig(num_hidden_layers=1, hidden_size=24, intermediate_size=8)
+        assert _head(transformers.ModernBertForSequenceClassification(config)) == ["classifier"]
+
+
 def test_timm_models_with_two_classifiers() -> None:
     import timm
 
     with torch.device("meta"):
         assert _head(timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3)) == ["head", "head_dist"]
+
+
+def test_a_timm_model_in_transformers_clothes() -> None:
+    import transformers
+
+    config = transformers.TimmWrapperConfig(architecture="resnet18", num_labels=3)
+    with torch.device("meta"):
+        assert _head(transformers.TimmWrapperForImageClassification(config)) == ["timm_model.fc"]
 
 
 def test_a_pretrained_output_layer_is_said_to_be_no_head() -> None:

@@ -50,7 +50,7 @@ class Declares(nn.Sequential):
     [
         (lambda net: [net[0], net[2], net[4]], ["0", "2", "4"], [2, 4, 2]),
         (lambda net: [[net[0], net[2]], [net[4]]], ["0", "4"], [6, 2]),
-        (lambda net: [net[:3].parameters(), net[3:].parameters()], ["0", "3"], [4, 4]),
+        (lambda net: [[*net[0].parameters(), *net[2].parameters()], net[3].parameters()], ["0", "3"], [4, 4]),
         (lambda net: {"low": [net[0].weight], "high": net[4]}, ["low", "high"], [6, 2]),
         (lambda net: ["0|2", "4"], ["0", "4"], [6, 2]),
         (lambda net: {"low": "0|2", "high": "4"}, ["low", "high"], [6, 2]),
@@ -63,7 +63,14 @@ def test_a_models_own_answer(answer: Callable[[Declares], Any], names: list[str]
     assert [(name, len(paths)) for name, paths in order.groups] == list(zip(names, sizes, strict=True))
 
 
-@pytest.mark.parametrize(("answer", "match"), [(lambda net: [3], "returned 3"), (lambda net: [], "is empty")])
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (lambda net: [3], "returned 3"),
+        (lambda net: [], "is empty"),
+        (lambda net: [net[0], nn.Linear(1, 1)], r"group 1 .*not in the model"),
+    ],
+)
 def test_a_wrong_answer_is_refused(answer: Callable[[Declares], Any], match: str) -> None:
     tree = build_tree(Declares(answer))
     with pytest.raises(TypeError, match=rf"Declares\.layer_groups\(\) .*{match}"):

@@ -249,6 +249,9 @@ def test_compiled_modules_freeze_and_open(net: Net, part: str) -> None:
     x = torch.randn(8, 4)
     freezer = _freezer(net)
     freezer.apply(0)
+    freezer.restore()
+    assert _state(net) == before
+    freezer.apply(0)
     net.train()
     assert not any(module.training for module in net.backbone.modules())
     net.eval()
@@ -358,8 +361,9 @@ def test_transformers_dropout_is_off_in_frozen_layers(family: str) -> None:
         model.train()
         states = base(input_ids=ids, output_hidden_states=True).hidden_states
         assert len(states) == 4
-        for layer in range(4 - open_groups if family.startswith("bert") else 3):
-            assert torch.equal(states[layer], expected[layer]), (open_groups, layer)
+        for layer in range(3):
+            # Kernels differ by rounding where no gradient is needed; dropout differs by orders more.
+            torch.testing.assert_close(states[layer], expected[layer], rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_arguments(net: Net) -> None:

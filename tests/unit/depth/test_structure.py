@@ -116,6 +116,36 @@ def test_what_leads_to_the_decoder_is_stem_and_not_the_encoders_top() -> None:
     ]  # fmt: skip
 
 
+def test_towers_of_two_modalities_are_interleaved() -> None:
+    net = nn.Module()
+    net.text_model, net.vision_model = (nn.Sequential(Attention(), Attention()) for _ in range(2))
+    order = _order(net)
+    assert order is not None
+    assert [name for name, _ in order.groups] == ["text_model.0", "vision_model.0", "text_model.1", "vision_model.1"]
+
+
+def test_lists_inside_repeated_attributes_are_no_blocks() -> None:
+    class Inception(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch1, self.branch2 = nn.Linear(1, 1), nn.Sequential(_block(), _block())
+
+    net = nn.Module()
+    net.inception1, net.inception2, net.inception3 = Inception(), Inception(), Inception()
+    assert _order(net) is None
+
+
+def test_children_of_a_torchvision_model_in_a_row() -> None:
+    import torchvision
+
+    with torch.device("meta"):
+        net = nn.Sequential(*list(torchvision.models.resnet18(weights=None).children())[:-1])
+    order = _order(net)
+    assert order is not None
+    assert _sizes(order.groups) == [("stem", 3), ("4", 12), ("5", 15), ("6", 15), ("7", 15)]
+    assert len(order.layers) == 9
+
+
 def test_embeddings_are_stem_wherever_they_are_registered_and_their_norm_with_them() -> None:
     net = nn.Module()
     net.layers = nn.ModuleList([Attention(), Attention()])
@@ -173,6 +203,8 @@ def test_no_lists_no_structure() -> None:
         ("swin_t", 5, 13),
         ("vit_b_16", 13, 13),
         ("densenet121", 5, 5),
+        ("mobilenet_v3_small", 12, 12),
+        ("maxvit_t", 5, 12),
     ],
 )
 def test_torchvision_models_have_their_papers_number_of_blocks(name: str, groups: int, layers: int) -> None:

@@ -90,7 +90,7 @@ def test_records_pictures_arrays_and_paths_are_read_alike(run, pictures):
 def test_predict_leaves_the_modes_as_they_were(run, pictures):
     predictor = load(run[0])
     predictor.module.train()
-    predictor.module.backbone.eval()
+    predictor.module.head.eval()
     before = [part.training for part in predictor.module.modules()]
     trained = predictor.predict(pictures)
     assert [part.training for part in predictor.module.modules()] == before

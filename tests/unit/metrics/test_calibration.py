@@ -59,6 +59,11 @@ def test_likelihood_is_never_worse_than_unscaled(seed):
     )
 
 
+def test_search_range_without_one_is_no_reason_to_get_worse():
+    logits, target = problem("multiclass", 1.0)
+    assert fit_temperature(logits, target, "multiclass", bounds=(5.0, 10.0)) == 1.0
+
+
 def test_temperature_does_not_change_the_most_probable_class():
     logits, target = problem("multiclass", 4.0)
     temperature = fit_temperature(logits, target, "multiclass")
@@ -128,6 +133,12 @@ def test_calibration_error_agrees_with_torchmetrics_for_each_weighting(num_bins)
             torch.tensor(probs[rows]), torch.tensor(target[rows]), num_classes=4, n_bins=num_bins, norm="l1"
         )
         assert ours[row] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_confidence_on_an_edge_belongs_to_the_bin_below():
+    # As in Guo et al.: bins ((m - 1) / M, m / M]; one bin holds both, whose gaps of -0.5 and 0.6 nearly cancel.
+    error = calibration_error(np.ones((1, 2)), np.array([0.5, 0.4]), np.array([False, True]), num_bins=2)
+    assert error[0] == pytest.approx(0.05)
 
 
 def test_calibration_error_takes_both_ends_and_no_records():

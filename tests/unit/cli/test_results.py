@@ -1,0 +1,111 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Toy = Callable[..., Any]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_model_is_the_best_checkpoint_calibrated_and_without_training_state(trained: Path) -> None:
+    [best] = (trained / "checkpoints").glob("best-*")
+    before = torch.load(best, weights_only=True)
+    after = torch.load(trained / "model.ckpt", weights_only=True)
+    assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in before["state_dict"])
+    assert "optimizer_states" in before
+    assert not {"optimizer_states", "lr_schedulers", "callbacks"} & set(after)
+    assert before["lightning_transfer"]["calibration"]["rule"] == "not fitted"
+    assert after["lightning_transfer"]["calibration"]["n"] == 8
+    best_score = json.loads((trained / "metrics.json").read_text())["val_loss"]["value"]
+    state = next(value for key, value in before["callbacks"].items() if "RunCheckpoint" in key)
+    assert best_score == pytest.approx(float(state["best_model_score"]))
+
+
+def test_the_worse_last_epoch_is_not_the_model(toy: Toy, small: str) -> None:
+    # With a rate that explodes after the first epochs the last weights are not the best ones.
+    run = toy("fit", "--config", small, "--model.optimizer", "SGD", "--model.optimizer.lr", 60.0).run
+    [best] = (run / "checkpoints").glob("best-*")
+    model, best_state = (torch.load(path, weights_only=True) for path in (run / "model.ckpt", best))
+    assert model["epoch"] == best_state["epoch"]
+
+
+def test_a_threshold_is_fitted_and_stored_where_the_data_name_a_negative_class(toy: Toy, small: str) -> None:
+    done = toy("fit", "--config", small, "--data.negative_class", "good", "--evaluation.max_false_reject_rate", 0.25)
+    calibration = torch.load(done.run / "model.ckpt", weights_only=True)["lightning_transfer"]["calibration"]
+    assert calibration["threshold"] is not None
+    assert "0.25 of `good`" in calibration["rule"]
+    assert f"threshold {calibration['threshold']:.4g}" in done.out
+    toy("predict", done.run)
+    rows = _rows(done.run / "predict" / "predictions.csv")
+    assert float(rows[0]["threshold"]) == pytest.approx(calibration["threshold"], abs=1e-5)
+
+
+def test_test_writes_metrics_predictions_and_a_table(toy: Toy, finished: Path) -> None:
+    done = toy("test", finished)
+    metrics = json.loads((finished / "test" / "metrics.json").read_text())
+    rows = _rows(finished / "test" / "predictions.csv")
+    assert len(rows) == 16
+    accuracy = sum(row["label"] == row["predicted"] for row in rows) / len(rows)
+    assert metrics["accuracy"]["value"] == pytest.approx(accuracy)
+    assert {"value", "low", "high", "n", "reason"} <= set(metrics["macro_f1"])
+    assert metrics["macro_f1_of_majority"]["value"] == pytest.approx(1 / 3)
+    assert "macro_f1" in done.out
+    assert "baseline majority" in done.out
+
+
+def test_part_of_a_split_gives_part_of_the_predictions(toy: Toy, finished: Path) -> None:
+    done = toy("test", finished, "--trainer.limit_test_batches", 2, "--data.batch_size", 3)
+    assert done.code == 0, done.err
+    assert len(_rows(finished / "test" / "predictions.csv")) == 6
+
+
+def test_baselines_that_cannot_be_had_are_said(toy: Toy, finished: Path) -> None:
+    with pytest.warns(UserWarning, match="The only baseline is the majority class: .*toy/linear"):
+        done = toy("test", finished, "--evaluation.baselines", "[majority,knn]")
+    assert done.code == 0, done.err
+    assert "baseline knn" not in done.out
+    done = toy("test", finished, "--evaluation.baselines", "[]")
+    assert "minus baseline" not in done.out
+
+
+def test_predict_writes_a_row_for_each_record(toy: Toy, finished: Path) -> None:
+    done = toy("predict", finished)
+    rows = _rows(finished / "predict" / "predictions.csv")
+    assert [row["id"] for row in rows] == [f"p{place}" for place in range(80)]
+    assert str(finished / "predict" / "predictions.csv") in done.out
+
+
+def test_validate_gives_the_score_of_the_fit_again(toy: Toy, finished: Path) -> None:
+    toy("validate", finished)
+    again = json.loads((finished / "validate" / "metrics.json").read_text())
+    before = json.loads((finished / "metrics.json").read_text())
+    assert again["val_loss"]["value"] == pytest.approx(before["val_loss"]["value"], rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [["--trainer.fast_dev_run", "true"]])
+def test_a_dry_run_writes_no_model(toy: Toy, small: str, options: list[str]) -> None:
+    done = toy("fit", "--config", small, *options)
+    assert done.code == 0
+    assert not (done.run / "model.ckpt").exists()
+
+
+def test_without_checkpoints_the_weights_as_they_are_become_the_model(toy: Toy, small: str) -> None:
+    done = toy("fit", "--config", small, "--trainer.enable_checkpointing", "false")
+    assert done.code == 0, done.err
+    assert (done.run / "model.ckpt").is_file()
+    assert toy("test", done.run).code == 0
+
+
+def test_without_any_split_to_calibrate_on_it_says_so(toy: Toy, small: str) -> None:
+    options = ["--data.val_fraction", 0, "--data.calibration_fraction", 0, "--trainer.enable_checkpointing", "false"]
+    with pytest.warns(UserWarning, match="temperature and threshold are not fitted"):
+        done = toy("fit", "--config", small, *options)
+    assert done.code == 0, done.err
