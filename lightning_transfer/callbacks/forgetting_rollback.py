@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_transfer.callbacks.forgetting_store import atomic_file, store_folders
+from lightning_transfer.callbacks.forgetting_store import store_folders
 from lightning_transfer.errors import CheckpointError
+from lightning_transfer.files import atomic
 
 __all__ = ["Rollback", "restore_snapshot", "save_snapshot"]
 
@@ -106,7 +107,7 @@ def save_snapshot(module: LightningModule, optimizers: Sequence[Optimizer], path
         for optimizer in optimizers
     ]
     content = {"weights": dict(_weights(module)), "optimizers": states}
-    with atomic_file(str(path)) as file:
+    with atomic(path) as file:
         torch.save(content, file)
 
 

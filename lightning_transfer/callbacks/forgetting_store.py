@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Mapping, Sequence
 
 import fsspec  # type: ignore[import-untyped]
 import torch
@@ -18,8 +14,9 @@ from safetensors.torch import load, save
 from lightning_transfer.callbacks.forgetting_probe import Probe
 from lightning_transfer.callbacks.forgetting_reading import Outputs
 from lightning_transfer.errors import CheckpointError
+from lightning_transfer.files import atomic
 
-__all__ = ["ReferenceFile", "atomic_file", "load_reference", "pack_reference", "store_folders"]
+__all__ = ["ReferenceFile", "load_reference", "pack_reference", "store_folders"]
 
 _PARENTS = 3
 
@@ -150,20 +147,5 @@ def _write(path: str, content: bytes) -> None:
         with fsspec.open(path, "wb") as file:
             file.write(content)
         return
-    with atomic_file(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def atomic_file(path: str) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only when it is whole."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    # Several nodes may write the same file to a shared disk.
-    partial = f"{path}.{socket.gethostname()}-{os.getpid()}.part"
-    try:
-        with open(partial, "wb") as file:
-            yield file
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with atomic(path) as part:
+        part.write_bytes(content)

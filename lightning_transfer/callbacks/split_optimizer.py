@@ -113,6 +113,14 @@ class SplitOptimizer:
             )
             for split, group in zip(splits, optimizer.param_groups, strict=True)
         ]
+        # For each tracked option and each of the user's groups: positions of the real groups, and their scales.
+        self._scales = {
+            key: [
+                [(place, part.scale(key) or 0.0) for place, part in enumerate(self.parts) if part.owner == owner]
+                for owner in range(len(self.users))
+            ]
+            for key in _TRACKED_KEYS
+        }
         self._driven: list[tuple[Any, type]] = []
         self._inside = False
         for part, group in zip(self.parts, optimizer.param_groups, strict=True):
@@ -172,11 +180,13 @@ class SplitOptimizer:
         finally:
             self._inside = False
             self.optimizer.param_groups[:] = real
+            changed = [
+                [key for key, value in user.items() if key not in _OWN_KEYS and not _same(old.get(key), value)]
+                for user, old in zip(self.users, before, strict=True)
+            ]
             for part, group in zip(self.parts, real, strict=False):
-                user, old = self.users[part.owner], before[part.owner]
-                for key, value in user.items():
-                    if key not in _OWN_KEYS and (key not in old or not _same(old[key], value)):
-                        _write(group, key, part.option(key, value))
+                for key in changed[part.owner]:
+                    _write(group, key, part.option(key, self.users[part.owner][key]))
 
     def adopt(self) -> None:
         """Take a rate or decay that somebody wrote into the real groups as the new one of the user's group."""
@@ -188,13 +198,10 @@ class SplitOptimizer:
                     self._adopt_option(owner, user, key)
 
     def _adopt_option(self, owner: int, user: dict[str, Any], key: str) -> None:
-        members = [
-            (group, part)
-            for part, group in zip(self.parts, self.optimizer.param_groups, strict=False)
-            if part.owner == owner
-        ]
-        if all(_same(group[key], part.option(key, user[key])) for group, part in members):
+        groups, value = self.optimizer.param_groups, user[key]
+        if all(_same(groups[place][key], value * scale) for place, scale in self._scales[key][owner]):
             return
+        members = [(groups[place], self.parts[place]) for place, _ in self._scales[key][owner]]
         scaled = [(float(group[key]), part.scale(key) or 0.0) for group, part in members]
         values = [value for value, scale in scaled if scale > 0]
         bases = [value / scale for value, scale in scaled if scale > 0]
@@ -307,6 +314,8 @@ def _copy(value: Any) -> Any:  # noqa: ANN401
 
 
 def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
+    if type(left) is float and type(right) is float:
+        return left == right
     if isinstance(left, Tensor) or isinstance(right, Tensor):
         both = isinstance(left, int | float | Tensor) and isinstance(right, int | float | Tensor)
         return both and bool(left == right)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import IO, Any, Literal
 
 from lightning_transfer.data.paths import check_folder, resolve_inside
 from lightning_transfer.errors import DataError, closest, listing
+from lightning_transfer.files import atomic
 from lightning_transfer.types import Record, Split
 
 __all__ = ["OnBadFile", "Skipped", "read_csv", "records_from_csv", "split_name", "write_table"]
@@ -248,17 +247,8 @@ def write_table(
         raise ValueError(f"Expected a path that ends in `.csv` or `.jsonl`, got `{file}`.")
     if file.exists() and not overwrite:
         raise DataError(f"`{file}` exists and is not written over. Choose another path or move it away.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the last step is one rename.
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("x", encoding="utf-8", newline="") as stream:
-            _write_rows(stream, rows, columns, as_json=file.suffix == ".jsonl")
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(file) as part, part.open("x", encoding="utf-8", newline="") as stream:
+        _write_rows(stream, rows, columns, as_json=file.suffix == ".jsonl")
     return file
 
 

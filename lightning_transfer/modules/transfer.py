@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_transfer.backbones import licence_notice, load_backbone, load_source_head
+from lightning_transfer.data.schema import check_preprocessing
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.types import BackboneCard, Batch, Calibration, ModelOutput, Schema
 
@@ -209,10 +210,10 @@ class TransferModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint has this module's classes, and take over its calibration.
+        """Check that the checkpoint has this module's classes and preprocessing, and take over its calibration.
 
         Raises:
-            CheckpointError: If it is not one of ours, or was trained on other classes.
+            CheckpointError: If it is not one of ours, or was trained on other classes or other preprocessing.
         """
         payload = _payload(checkpoint, "the checkpoint")
         saved = Schema.from_dict(payload["schema"])
@@ -225,6 +226,8 @@ class TransferModule(pl.LightningModule):
                 f"have {self.schema.task} with {listing(self.schema.classes, 20)}. Use the data that belong to the "
                 "checkpoint, or train anew."
             )
+        elif self.schema.preprocessing and saved.preprocessing:
+            check_preprocessing(self.schema.preprocessing, saved.preprocessing)
         self.calibration = Calibration.from_dict(payload["calibration"])
 
     @classmethod

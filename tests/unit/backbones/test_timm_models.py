@@ -108,7 +108,7 @@ def test_without_cache_and_network_the_way_out_is_named(offline):
         timm_models.pretrained_state("test_vit", {}, "timm/test_vit")
 
 
-def test_the_hubs_cache_is_read_without_a_network(offline):
+def test_the_hubs_cache_is_read_without_a_network(offline, monkeypatch):
     settings = timm.get_pretrained_cfg("test_vit")
     snapshot = offline / f"models--{settings.hf_hub_id.replace('/', '--')}" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
@@ -118,6 +118,20 @@ def test_the_hubs_cache_is_read_without_a_network(offline):
     (snapshot / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     oracle = timm.create_model("test_vit")
     save_file(oracle.state_dict(), snapshot / "model.safetensors")
+
+    def ask_the_hub(*args, **kwargs):
+        raise AssertionError("timm itself tries the network for most of a minute, even for what is in the cache")
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", ask_the_hub)
     state = timm_models.pretrained_state("test_vit", {}, "timm/test_vit")
     assert set(state) == set(oracle.state_dict())
     assert all(torch.equal(state[key], tensor) for key, tensor in oracle.state_dict().items())
+
+
+def test_the_licence_comes_from_the_model_card_in_the_cache(monkeypatch, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("---\nlicense: apache-2.0\n---\n")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(readme))
+    assert timm_models.licence_of("test_vit") == "apache-2.0"
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    assert timm_models.licence_of("test_vit") is None

@@ -1,6 +1,7 @@
 """Checkpoints that rebuild themselves, heads that come from the schema, and what is refused."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -156,3 +157,12 @@ def test_the_optimizer_holds_frozen_backbone_parameters_of_the_schedule_but_not_
     assert isinstance(optimizer, torch.optim.AdamW)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert held == {id(p) for name, p in module.named_parameters() if not name.startswith("source_head")}
+
+
+def test_other_preprocessing_is_refused(trained: tuple[ClassificationModule, Path]) -> None:
+    checkpoint = torch.load(trained[1], weights_only=True)
+    checkpoint["lightning_transfer"]["schema"]["preprocessing"] = {"kind": "image", "size": [64, 64]}
+    other = ClassificationModule("timm/test_resnet", weights="random", head_norm="batchnorm")
+    other.use_schema(replace(SCHEMA, preprocessing={"kind": "image", "size": [96, 96]}))
+    with pytest.raises(CheckpointError, match="size"):
+        other.on_load_checkpoint(checkpoint)
