@@ -3,10 +3,10 @@
 Question: does a network that has seen only formulas transfer to real surfaces?
 
     nice -n 10 python benchmarks/pretrain_embedded.py                                  # about 10 minutes on two cores
-    python benchmarks/pretrain_embedded.py --probe-only ../shared/data/magnetic_tile   # the second table
+    python benchmarks/pretrain_embedded.py --probe-only ../shared/data/magnetic_tile --probe-size 128
 
 The first line writes ``formula_resnet_tiny.safetensors`` and its card into ``lightning_transfer/backbones/embedded``.
-The second trains nothing but linear probes, on a copy of the features; nothing of that data is kept.
+The second trains nothing but linear probes and keeps nothing of that data.
 """
 
 from __future__ import annotations
@@ -166,8 +166,8 @@ def held_out_accuracy(backbone: nn.Module, head: nn.Linear, num_images: int) -> 
     return tuple(float(item.float().mean()) for item in right)  # type: ignore[return-value]
 
 
-def read_tiles(root: Path) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Read a folder with ``manifest.csv`` as padded grey 64-pixel images, labels and tile groups."""
+def read_tiles(root: Path, size: int = SIZE) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Read a folder with ``manifest.csv`` as padded square images, labels and groups."""
     from PIL import Image, ImageOps
 
     with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
@@ -176,7 +176,7 @@ def read_tiles(root: Path) -> tuple[Tensor, np.ndarray, np.ndarray]:
     images = []
     for row in rows:
         with Image.open(root / row["path"]) as image:
-            padded = ImageOps.pad(image.convert("RGB"), (SIZE, SIZE), Image.Resampling.BILINEAR, color=(128, 128, 128))
+            padded = ImageOps.pad(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR, color=(128, 128, 128))
         images.append(np.asarray(padded).transpose(2, 0, 1))
     labels, groups = (np.array([row[key] for row in rows]) for key in ("label", group))
     return torch.from_numpy(np.stack(images)), labels, groups
@@ -203,11 +203,11 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -
     return float(f1_mean), float(f1_std), float(auroc_mean), float(auroc_std)
 
 
-def probe_table(root: Path, embedded: Path) -> None:
+def probe_table(root: Path, embedded: Path, size: int) -> None:
     """Print linear probes on random weights and on the embedded ones."""
-    images, labels, groups = read_tiles(root)
+    images, labels, groups = read_tiles(root, size)
     majority = max(np.unique(labels, return_counts=True)[1]) / len(labels)
-    print(f"{root.name}: {len(labels)} images, {len(set(groups))} groups, majority class {majority:.2f}")
+    print(f"{root.name}: {len(labels)} images at {size} px, {len(set(groups))} groups, majority class {majority:.2f}")
     print("| weights | macro-F1 | AUROC, defect against none |\n|---|---|---|")
     makers: dict[str, Callable[[], nn.Module]] = {
         "random": build_backbone,
@@ -230,10 +230,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--held-out", type=int, default=2_048, help="images of the held-out seed")
     parser.add_argument("--probe-only", type=Path, help="folder with manifest.csv: only print linear probes on it")
+    parser.add_argument("--probe-size", type=int, default=SIZE, help="pixels; small defects need more than 64")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.probe_only is not None:
-        probe_table(args.probe_only, args.out)
+        probe_table(args.probe_only, args.out, args.probe_size)
         return
     started = time.perf_counter()
     backbone, head = pretrain(args)

@@ -63,4 +63,4 @@ def _json(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
         return {str(key): _json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_json(item) for item in value]
-    return value
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SPLITS", "BackboneCard", "Batch", "Calibration", "ModelOutput", "Record", "Schema", "Split", "Task"]
+__all__ = [
+    "SPLITS",
+    "BackboneCard",
+    "Batch",
+    "Calibration",
+    "ModelOutput",
+    "Prediction",
+    "Record",
+    "Schema",
+    "Split",
+    "Task",
+]
 
 Split = Literal["train", "val", "calibration", "test", "predict"]
 Task = Literal["multiclass", "binary", "multilabel"]
@@ -138,6 +149,28 @@ class ModelOutput(NamedTuple):
     features: Tensor
     target: Tensor | None
     index: Tensor  # type: ignore[assignment]  # a tuple's own `index` is of no use here
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one item.
+
+    Attributes:
+        id: The record's id, the path, or the position as text.
+        predicted: The most probable class; for multi-label the classes above one half; None if undefined.
+        probabilities: Class -> probability after temperature; empty if undefined.
+        score: Probability of anything but the negative class; None if there is no such class.
+        decision: The class after the stored threshold: the negative class below it, the most probable other class
+            from it on. The same as ``predicted`` where no threshold is stored; ``undefined`` without finite logits.
+        reason: Why it is undefined.
+    """
+
+    id: str
+    predicted: str | tuple[str, ...] | None
+    probabilities: Mapping[str, float]
+    score: float | None
+    decision: str | tuple[str, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True)

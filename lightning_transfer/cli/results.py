@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_transfer.cli.run_folder import atomic, write_json
-from lightning_transfer.data import write_predictions
+from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.evaluation import (
     BaselineOutputs,
@@ -21,7 +20,9 @@ from lightning_transfer.evaluation import (
     fit_baselines,
     fit_calibration,
     format_table,
+    predictions,
 )
+from lightning_transfer.files import atomic, write_json
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY, read_checkpoint
 from lightning_transfer.types import ModelOutput, Record
 
@@ -57,7 +58,8 @@ def finish_fit(cli: TransferCLI) -> None:
     module.load_state_dict(checkpoint["state_dict"])
     _calibrate(cli)
     checkpoint[CHECKPOINT_KEY] = {**checkpoint[CHECKPOINT_KEY], "calibration": module.calibration.to_dict()}
-    atomic(cli.output / "model.ckpt", lambda part: torch.save(checkpoint, part))
+    with atomic(cli.output / "model.ckpt") as part:
+        torch.save(checkpoint, part)
     scores = _logged(cli)
     if scores:
         write_json(cli.output / "metrics.json", scores)
@@ -97,8 +99,7 @@ def finish_test(cli: TransferCLI) -> None:
         show_progress=_bar(cli),
     )
     result.write_json(cli.output / "metrics.json")
-    kept, joint = _only_run(records, batches)
-    write_predictions(cli.output / "predictions.csv", kept, joint, module.schema, module.calibration)
+    _write(cli, records, outputs, data.list_skipped("fit") if len(outputs) == len(records) else ())
     print(format_table(result))
 
 
@@ -106,17 +107,19 @@ def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
     """Write the predictions, a row for each input, unreadable ones with the reason."""
     if not cli.trainer.is_global_zero:
         return
-    data, module = cli.datamodule, cli.model
-    records, outputs = _only_run(data.records_for("predict"), batches)
-    path = write_predictions(
-        cli.output / "predictions.csv",
-        records,
-        outputs,
-        module.schema,
-        module.calibration,
-        skipped=data.list_skipped("predict"),
-    )
+    data = cli.datamodule
+    path = _write(cli, data.records_for("predict"), Outputs.from_batches(batches), data.list_skipped("predict"))
     print(f"Predictions: {path}")
+
+
+def _write(cli: TransferCLI, records: Sequence[Record], outputs: Outputs, skipped: Sequence[Skipped]) -> Path:
+    """Write the predictions of what was run; ``limit_test_batches`` may have left out the rest."""
+    module = cli.model
+    kept = [records[int(place)] for place in outputs.index]
+    found = predictions(outputs.logits, [record.id for record in kept], module.schema, module.calibration)
+    return write_predictions(
+        cli.output / "predictions.csv", kept, found, module.schema, module.calibration, skipped=skipped
+    )
 
 
 def _best_checkpoint(cli: TransferCLI) -> Path:
@@ -176,16 +179,6 @@ def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
         max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
         show_progress=bar,
     )
-
-
-def _only_run(records: Sequence[Record], batches: Sequence[ModelOutput]) -> tuple[list[Record], list[ModelOutput]]:
-    """Leave out the records that were not run: ``limit_test_batches`` stops early."""
-    run = sorted({int(place) for batch in batches for place in batch.index})
-    if len(run) == len(records):
-        return list(records), list(batches)
-    places = {place: position for position, place in enumerate(run)}
-    moved = [batch._replace(index=torch.tensor([places[int(place)] for place in batch.index])) for batch in batches]
-    return [records[place] for place in run], moved
 
 
 def _logged(cli: TransferCLI) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_transfer.cli.run_folder import environment, write_json, write_text
+from lightning_transfer.cli.run_folder import environment
+from lightning_transfer.files import write_json, write_text
 
 __all__ = ["RunFolderCallback"]
 

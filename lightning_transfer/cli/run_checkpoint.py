@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
-from lightning_transfer.cli.run_folder import atomic
+from lightning_transfer.files import atomic
 
 __all__ = ["RunCheckpoint"]
 
@@ -47,7 +47,8 @@ class RunCheckpoint(ModelCheckpoint):
         if not getattr(rank_zero_only, "rank", 0):
             Path(self.dirpath).mkdir(parents=True, exist_ok=True)
             for old, new in moved.items():
-                atomic(Path(new), lambda part, old=old: _copy(old, part))  # type: ignore[misc]
+                with atomic(new) as part:
+                    shutil.copyfile(old, part)
         known = {moved[old]: score for old, score in state_dict["best_k_models"].items() if old in moved}
         if not known:
             # The old run is gone: the best of this one will do.
@@ -62,7 +63,3 @@ class RunCheckpoint(ModelCheckpoint):
                 "last_model_path": "",
             }
         )
-
-
-def _copy(old: str, new: Path) -> None:
-    shutil.copyfile(old, new)

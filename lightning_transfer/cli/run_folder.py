@@ -1,13 +1,11 @@
-"""A run's folder: made once, never overwritten, every file in it written whole or not at all. No torch."""
+"""A run's folder: made once, never overwritten. No torch."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,13 +13,10 @@ from typing import Any
 
 __all__ = [
     "RUN_DIR_VARIABLE",
-    "atomic",
     "create",
     "environment",
     "new_folder",
     "remove_empty",
-    "write_json",
-    "write_text",
 ]
 
 # Processes that Lightning starts for further devices find the folder of the first one here.
@@ -46,6 +41,7 @@ def create(root: str | Path, recipe: str, name: str, now: datetime | None = None
     """Make ``root/recipe/name-time``; with a number behind it when another run has that name already.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as root:
         ...     first = create(root, "vision", "demo", datetime(2030, 1, 2, 3, 4, 5))
         ...     second = create(root, "vision", "demo", datetime(2030, 1, 2, 3, 4, 5))
@@ -79,34 +75,6 @@ def remove_empty(*folders: Path) -> None:
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in place in one step; after a failure nothing is left."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
-        write(part)
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        # mkstemp makes files that only the owner reads; a result is an ordinary file.
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    atomic(path, lambda part: _ignore(part.write_text(text, encoding="utf-8")))
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all; numbers that JSON lacks (NaN, infinity) become null."""
-    write_text(path, json.dumps(_json(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def environment(command: Sequence[str], device: str = "") -> dict[str, Any]:
@@ -178,19 +146,3 @@ def _git_revision(start: Path) -> str | None:
             return None
         return None
     return None
-
-
-def _json(value: Any) -> Any:  # noqa: ANN401 - any tree of plain values
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return str(value)
-
-
-def _ignore(_: object) -> None:
-    """Drop a result that nobody needs."""

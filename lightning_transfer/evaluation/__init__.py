@@ -12,7 +12,8 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
-from lightning_transfer.evaluation.load import Prediction, Predictor, load, predictions
+from lightning_transfer.evaluation.predictions import predictions
+from lightning_transfer.evaluation.predictor import Predictor, load
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.results import ClassificationResult, format_table
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
@@ -22,7 +23,6 @@ __all__ = [
     "BaselineOutputs",
     "ClassificationResult",
     "Outputs",
-    "Prediction",
     "Predictor",
     "collect_features",
     "collect_outputs",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning_transfer.errors import TransferError
+from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, Task
 
@@ -97,14 +95,7 @@ class ClassificationResult:
         target = Path(path)
         if target.exists():
             raise TransferError(f"`{target}` exists and is not written over. Move it away, or choose another folder.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.flat(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+        write_json(target, self.flat())
         return target
 
 

@@ -67,7 +67,7 @@ def test_a_source_head_must_give_the_whole_networks_logits(architecture, expecte
     whole = timm.create_model(model) if library == "timm" else models.get_model(model, weights=None)
     for parameter in whole.parameters():
         # Fresh heads are near zero, and then all logits look alike.
-        nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else None
+        nn.init.kaiming_normal_(parameter) if parameter.ndim > 1 else None
     card = describe(architecture, {})
     built, card = finish(build(card), card)
     state = whole.state_dict()

@@ -104,6 +104,59 @@ def test_under_peft_only_adapters_of_open_groups_train() -> None:
         assert torch.equal(block.linear.base_layer.weight, start[f"backbone.blocks.{index}.linear.weight"])
 
 
+@pytest.mark.parametrize(
+    "where",
+    ["submodule", pytest.param("module", marks=pytest.mark.slow), pytest.param("method", marks=pytest.mark.slow)],
+)
+def test_compiled_code_trains_what_opens(where: str) -> None:
+    class Plain(Toy):  # type: ignore[misc, valid-type]
+        """No module of it asks for its mode: a new mode alone would make dynamo trace again."""
+
+        def __init__(self) -> None:
+            super().__init__(adamw)
+            self.backbone = nn.Sequential(*(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(3)))
+
+    class Moved(Watch):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            return
+
+    module, watch = Plain(), Moved()
+    fitted: Any = module
+    if where == "module":
+        fitted = torch.compile(module, backend="aot_eager")
+    elif where == "submodule":
+        module.backbone = torch.compile(module.backbone, backend="aot_eager")
+    else:
+        module.backbone.compile(backend="aot_eager")
+    trainer([BackboneFreezeUnfreeze("lp_ft", backbone="backbone", verbose=False), watch], 2).fit(fitted)
+    assert watch.moved == [tensors_of(module, "head"), set(module.state_dict())]
+
+
+def test_a_group_that_closes_is_not_moved_by_a_gradient_left_over() -> None:
+    class Zeroing(Toy):  # type: ignore[misc, valid-type]
+        def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+            optimizer.zero_grad(set_to_none=False)
+
+    module, watch = Zeroing(adamw), Watch()
+    # Validation would clear the gradients.
+    trainer([BackboneFreezeUnfreeze({0: "all", 1: 1}, verbose=False), watch], 2, limit_val_batches=0).fit(module)
+    assert watch.moved[1] == tensors_of(module, "head", "backbone.blocks.2")
+
+
+def test_a_resumed_run_is_in_its_stage_when_training_starts(tmp_path: Path) -> None:
+    class First(Watch):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            super().on_train_start(trainer, pl_module)
+            blocks = pl_module.backbone.blocks
+            self.start = [(block.linear.weight.requires_grad, block.norm.training) for block in blocks]
+
+    half, first = trainer([BackboneFreezeUnfreeze(verbose=False)], 2), First()
+    half.fit(Toy())
+    half.save_checkpoint(tmp_path / "two.ckpt")
+    trainer([BackboneFreezeUnfreeze(verbose=False), first], 3).fit(Toy(), ckpt_path=tmp_path / "two.ckpt")
+    assert first.start == [(False, False), (True, True), (True, True)]
+
+
 def test_the_batch_size_finder_leaves_everything_as_it_was(tmp_path: Path) -> None:
     class Sized(Toy):  # type: ignore[misc, valid-type]
         batch_size = 2

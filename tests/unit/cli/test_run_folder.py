@@ -1,12 +1,11 @@
 import json
-import math
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from lightning_transfer.cli.run_folder import atomic, create, environment, new_folder, write_json, write_text
+from lightning_transfer.cli.run_folder import create, environment, new_folder
 
 NOW = datetime(2030, 1, 2, 3, 4, 5)
 
@@ -27,34 +26,6 @@ def test_an_existing_folder_gets_a_number(tmp_path: Path) -> None:
     (tmp_path / "test" / "metrics.json").write_text("{}")
     assert new_folder(tmp_path / "test").name == "test-2"
     assert new_folder(tmp_path / "test").name == "test-3"
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-
-    def break_off(part: Path) -> None:
-        part.write_text("ha")
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError, match="disk full"):
-        atomic(path, break_off)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_json_is_valid_whatever_the_numbers(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"a": math.nan, "b": [math.inf, 1], "c": {"d": Path("x")}, "e": (True, None)})
-    text = (tmp_path / "a.json").read_text()
-    assert json.loads(text) == {"a": None, "b": [None, 1], "c": {"d": "x"}, "e": [True, None]}
-    assert "NaN" not in text
-
-
-def test_a_result_can_be_read_by_others(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "x")
-    plain = tmp_path / "b.txt"
-    plain.write_text("x")
-    assert (tmp_path / "a.txt").stat().st_mode == plain.stat().st_mode
 
 
 def test_the_environment_holds_versions_and_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

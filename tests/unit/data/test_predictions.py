@@ -1,17 +1,16 @@
 import csv
 import json
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
-from lightning_transfer.data.predictions import prediction_columns, write_predictions
+from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.tables import Skipped
 from lightning_transfer.errors import DataError
-from lightning_transfer.types import Calibration, ModelOutput, Record, Schema
+from lightning_transfer.evaluation.predictions import predictions
+from lightning_transfer.types import Calibration, Record, Schema
 
 SCHEMA = Schema(task="multiclass", classes=("free", "crack", "fray"), negative_class="free")
 RECORDS = [
@@ -22,82 +21,15 @@ RECORDS = [
 LOGITS = torch.tensor([[2.0, 1.0, -1.0], [0.5, 0.0, 0.4], [-1.0, 0.0, 3.0]])
 
 
-def _output(logits: torch.Tensor, index=None) -> ModelOutput:
-    index = torch.arange(len(logits)) if index is None else torch.tensor(index)
-    return ModelOutput(logits, torch.zeros(len(logits), 2), None, index)
+def _write(path: Path, records, logits: torch.Tensor, schema: Schema, calibration=None, **options) -> Path:
+    calibration = calibration or Calibration()
+    found = predictions(logits, [record.id for record in records], schema, calibration)
+    return write_predictions(path, records, found, schema, calibration, **options)
 
 
 def _read(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-def test_the_columns_and_numbers_of_a_multiclass_table(tmp_path: Path) -> None:
-    calibration = Calibration(temperature=2.0, threshold=0.6)
-    rows = _read(write_predictions(tmp_path / "p.csv", RECORDS, _output(LOGITS), SCHEMA, calibration))
-    assert list(rows[0]) == prediction_columns(SCHEMA.classes)
-    expected = softmax(LOGITS.double().numpy() / 2, axis=1)
-    found = [[float(row[f"probability_{name}"]) for name in SCHEMA.classes] for row in rows]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose([float(row["score"]) for row in rows], 1 - expected[:, 0], atol=1e-12)
-    assert [row["predicted"] for row in rows] == ["free", "free", "fray"]
-    # Row 1 scores 0.59 and 0.65 of the others together: above the threshold the best of them decides.
-    assert [row["decision"] for row in rows] == ["free", "fray", "fray"]
-    assert {row["threshold"] for row in rows} == {"0.6"}
-    assert [row["label"] for row in rows] == ["crack", "", "free"]
-    assert [row["id"] for row in rows] == ["a.png", "b.png", "'=c"]
-    assert rows[0]["input"] == "/data/a.png"
-
-
-def test_a_score_at_the_threshold_is_above_it(tmp_path: Path) -> None:
-    output = _output(LOGITS[:1])
-    score = float(_read(write_predictions(tmp_path / "a.csv", RECORDS[:1], output, SCHEMA))[0]["score"])
-    for threshold, decision in ((score, "crack"), (np.nextafter(score, 1), "free")):
-        path = write_predictions(
-            tmp_path / f"{decision}.csv", RECORDS[:1], output, SCHEMA, Calibration(threshold=threshold)
-        )
-        assert _read(path)[0]["decision"] == decision
-
-
-@pytest.mark.parametrize("flat", [True, False])
-def test_binary(tmp_path: Path, flat: bool) -> None:
-    logits = torch.tensor([0.0, -2.0, 3.0])
-    schema = Schema(task="binary", classes=("good", "bad"))
-    rows = _read(write_predictions(tmp_path / "p.csv", RECORDS, _output(logits if flat else logits[:, None]), schema))
-    np.testing.assert_allclose([float(row["score"]) for row in rows], expit([0.0, -2.0, 3.0]), atol=1e-7)
-    assert [row["predicted"] for row in rows] == ["bad", "good", "bad"]
-    assert [row["decision"] for row in rows] == ["bad", "good", "bad"]
-    assert rows[0]["threshold"] == ""
-
-
-def test_multilabel(tmp_path: Path) -> None:
-    schema = Schema(task="multilabel", classes=("x", "y"))
-    records = [Record("1", None, (1.0, None)), Record("2", None, (0.0, 1.0))]
-    rows = _read(
-        write_predictions(tmp_path / "p.csv", records, _output(torch.tensor([[1.0, 2.0], [-1.0, -3.0]])), schema)
-    )
-    assert [row["decision"] for row in rows] == ["x|y", ""]
-    assert [row["label"] for row in rows] == ["1|?", "0|1"]
-    assert float(rows[1]["probability_y"]) == pytest.approx(expit(-3.0), abs=1e-6)
-
-
-def test_without_a_negative_class_there_is_no_score(tmp_path: Path) -> None:
-    schema = Schema(task="multiclass", classes=("a", "b", "c"))
-    rows = _read(write_predictions(tmp_path / "p.csv", RECORDS, _output(LOGITS), schema, Calibration(threshold=0.9)))
-    assert [row["decision"] for row in rows] == ["a", "a", "c"]
-    assert {row["score"] for row in rows} == {""}
-
-
-def test_a_tiny_score_is_not_rounded_to_zero(tmp_path: Path) -> None:
-    logits = torch.tensor([[100.0, 0.0, 0.0]])
-    rows = _read(write_predictions(tmp_path / "p.csv", RECORDS[:1], _output(logits), SCHEMA))
-    assert float(rows[0]["score"]) == pytest.approx(2 * math.exp(-100))
-
-
-def test_batches_in_any_order_and_with_repeats(tmp_path: Path) -> None:
-    whole = write_predictions(tmp_path / "a.csv", RECORDS, _output(LOGITS), SCHEMA).read_text()
-    parts = [_output(LOGITS[[2, 0]], [2, 0]), _output(LOGITS[[1, 0]], [1, 0])]
-    assert write_predictions(tmp_path / "b.csv", RECORDS, parts, SCHEMA).read_text() == whole
 
 
 def test_skipped_inputs_have_rows_at_their_places(tmp_path: Path) -> None:
@@ -106,7 +38,7 @@ def test_skipped_inputs_have_rows_at_their_places(tmp_path: Path) -> None:
         Skipped(Record("first", None), "no input", 0),
         Skipped(Record("somewhere", None), "no row", None),
     ]
-    path = write_predictions(tmp_path / "p.csv", RECORDS, _output(LOGITS), SCHEMA, skipped=skipped)
+    path = _write(tmp_path / "p.csv", RECORDS, (LOGITS), SCHEMA, skipped=skipped)
     rows = _read(path)
     assert [row["id"] for row in rows] == ["first", "a.png", "b.png", "'=c", "last", "somewhere"]
     assert rows[4]["decision"] == "unreadable"
@@ -116,37 +48,24 @@ def test_skipped_inputs_have_rows_at_their_places(tmp_path: Path) -> None:
     assert rows[1]["reason"] == ""
 
 
-def test_logits_that_are_not_finite_are_undefined(tmp_path: Path) -> None:
-    logits = LOGITS.clone()
-    logits[1, 2] = float("nan")
-    rows = _read(write_predictions(tmp_path / "p.csv", RECORDS, _output(logits), SCHEMA))
-    assert [row["decision"] for row in rows] == ["free", "undefined", "fray"]
-    assert rows[1]["reason"] == "the logits are not finite"
-    assert rows[1]["probability_free"] == ""
-
-
 def test_json_lines(tmp_path: Path) -> None:
-    path = write_predictions(tmp_path / "p.jsonl", RECORDS, _output(LOGITS), SCHEMA)
+    path = _write(tmp_path / "p.jsonl", RECORDS, (LOGITS), SCHEMA)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert rows[2]["id"] == "=c"
     assert rows[1]["label"] is None
     assert rows[0]["probability_crack"] == pytest.approx(softmax(LOGITS[0].numpy())[1], abs=1e-6)
 
 
-def test_a_record_without_output(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"1 of 3 records have no output, `b.png` first"):
-        write_predictions(tmp_path / "p.csv", RECORDS, _output(LOGITS[[0, 2]], [0, 2]), SCHEMA)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_logits_of_other_classes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected 3 logits for \['free', 'crack', 'fray'\], got 2"):
-        write_predictions(tmp_path / "p.csv", RECORDS, _output(LOGITS[:, :2]), SCHEMA)
-
-
 def test_predictions_are_not_written_over(tmp_path: Path) -> None:
-    path = write_predictions(tmp_path / "p.csv", RECORDS, _output(LOGITS), SCHEMA)
+    path = _write(tmp_path / "p.csv", RECORDS, (LOGITS), SCHEMA)
     before = path.read_bytes()
     with pytest.raises(DataError, match=r"p\.csv` exists"):
-        write_predictions(path, RECORDS, _output(-LOGITS), SCHEMA)
+        _write(path, RECORDS, (-LOGITS), SCHEMA)
     assert path.read_bytes() == before
+
+
+def test_a_prediction_of_another_record(tmp_path: Path) -> None:
+    found = predictions(LOGITS, ["a.png", "x.png", "=c"], SCHEMA, Calibration())
+    with pytest.raises(ValueError, match=r"`x.png` stands where that of `b.png` belongs"):
+        write_predictions(tmp_path / "p.csv", RECORDS, found, SCHEMA)
+    assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,20 @@ def test_numbers_are_those_of_timm(family: str, coarse: bool) -> None:
     assert {expected[name] for name in set(expected) - set(found)} == {top}
 
 
+def test_what_timm_does_not_match_before_the_first_block_is_stem() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.relative = nn.Linear(1, 1), nn.Linear(1, 1)
+            self.blocks, self.neck = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)]), nn.Linear(1, 1)
+
+        def group_matcher(self, coarse: bool) -> dict[str, Any]:
+            return {"stem": "^patch", "blocks": r"^blocks\.(\d+)"}
+
+    order = by_matcher(build_tree(Net()), set())
+    assert [(name, len(paths)) for name, paths in order.groups] == [("stem", 4), ("blocks.0", 2), ("blocks.1", 4)]
+
+
 class Declares(nn.Sequential):
     """A model with an answer of its own."""
 

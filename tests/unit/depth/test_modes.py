@@ -34,18 +34,29 @@ def test_a_container_with_the_head_in_it_follows_the_user() -> None:
     assert _owner(build("bert"))[""] == "stem"
 
 
-def test_a_lightning_module_follows_the_user_even_without_a_head() -> None:
-    class Project(nn.Module):
+def test_what_is_around_the_backbone_follows_the_user_even_without_a_head() -> None:
+    root = nn.Module()
+    root.model = build("bert")
+    owner = _owner(root)
+    assert (owner[""], owner["model"]) == ("head", "stem")
+
+
+def test_a_lightning_module_follows_the_user_even_as_a_backbone_without_a_head() -> None:
+    class Bare(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = build("bert")
+            self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
 
+        def layer_groups(self) -> list[nn.Module]:
+            return [self.first, self.second]
+
+    class Project(Bare):
         def training_step(self) -> None: ...
 
         def configure_optimizers(self) -> None: ...
 
+    assert _owner(Bare())[""] == "first"
     assert _owner(Project())[""] == "head"
-    assert _owner(Project())["model"] == "stem"
 
 
 def test_dropout_that_is_used_at_both_ends_belongs_to_the_container() -> None:

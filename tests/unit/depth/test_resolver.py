@@ -252,6 +252,15 @@ def test_under_peft_the_depth_is_the_full_models(kind: str) -> None:
     assert any("prompt_encoder" in name for name in depth_map.head.parameters) == (kind == "prompt")
 
 
+def test_a_prompt_encoder_beside_a_bare_model_is_the_head() -> None:
+    import peft
+
+    config = peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=4)
+    depth_map = resolve_depth(peft.get_peft_model(_bert().bert, config))
+    assert depth_map.head.parameters == ("prompt_encoder.default.embedding.weight",)
+    assert depth_map.backbones == ("",)
+
+
 def test_adapters_on_timm_have_the_depth_of_their_host() -> None:
     import peft
     import timm

@@ -92,8 +92,8 @@ def _encoder_decoder(encoder: int, decoder: int) -> nn.Module:
     net.encoder.conv = nn.Conv1d(1, 1, 1)
     net.encoder.layers = nn.ModuleList(Attention() for _ in range(encoder))
     net.encoder.norm = nn.LayerNorm(2)
-    net.decoder.embed = nn.Embedding(3, 2)
     net.decoder.proj = nn.Linear(2, 2)
+    net.decoder.embed = nn.Embedding(3, 2)
     net.decoder.layers = nn.ModuleList(Attention() for _ in range(decoder))
     net.decoder.norm = nn.LayerNorm(2)
     return net
@@ -112,7 +112,7 @@ def test_what_leads_to_the_decoder_is_stem_and_not_the_encoders_top() -> None:
     order = _order(_encoder_decoder(2, 2))
     assert order is not None
     assert [path for path in order.groups[0][1] if path.startswith("decoder")] == [
-        "decoder.embed.weight", "decoder.proj.weight", "decoder.proj.bias",
+        "decoder.proj.weight", "decoder.proj.bias", "decoder.embed.weight",
     ]  # fmt: skip
 
 

@@ -63,23 +63,6 @@ def test_earlier_json_is_not_written_over(result, tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_failed_write_leaves_nothing(result, tmp_path):
-    broken = ClassificationResult(**{**vars(result), "metrics": {"macro_f1": Interval(float("nan"), None, None, n=1)}})
-    with pytest.raises(ValueError, match="nan"):
-        broken.write_json(tmp_path / "metrics.json")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_interrupted_write_leaves_nothing(result, tmp_path, monkeypatch):
-    def fail(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("lightning_transfer.evaluation.results.os.replace", fail)
-    with pytest.raises(KeyboardInterrupt):
-        result.write_json(tmp_path / "metrics.json")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_table_is_aligned_and_says_everything(result):
     assert format_table(result).splitlines() == [
         "10 records in 5 groups, 95% intervals by bootstrap over groups",

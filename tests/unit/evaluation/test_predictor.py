@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lightning_transfer.data import write_predictions
 from lightning_transfer.data.images import ImagePreprocessing
-from lightning_transfer.errors import CheckpointError, DataError, TransferError
+from lightning_transfer.errors import CheckpointError, DataError
 from lightning_transfer.evaluation import load, predictions
 from lightning_transfer.modules import ClassificationModule
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
-from lightning_transfer.types import Calibration, ModelOutput, Record, Schema
+from lightning_transfer.types import Calibration, Record, Schema
 
 CLASSES = ("crack", "free", "pit")
 
@@ -162,35 +159,7 @@ SCHEMAS = {
 }
 
 
-@pytest.mark.parametrize("threshold", [None, 0.7])
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_the_table_of_predictions_says_the_same(name, threshold, tmp_path):
-    # Written by another package, which may not import this one: the two must not drift apart.
-    schema = SCHEMAS[name]
-    logits = torch.randn(40, schema.num_logits, generator=torch.Generator().manual_seed(0)) * 3
-    calibration = Calibration(temperature=1.7, threshold=threshold)
-    records = [Record(id=f"r{place}", input="x") for place in range(40)]
-    output = ModelOutput(logits, logits, None, torch.arange(40))
-    path = write_predictions(tmp_path / "p.csv", records, output, schema, calibration)
-    with path.open(newline="") as stream:
-        table = list(csv.DictReader(stream))
-    ours = predictions(logits, [record.id for record in records], schema, calibration)
-    for row, prediction in zip(table, ours, strict=True):
-        for column in ("predicted", "decision"):
-            value = getattr(prediction, column)
-            assert row[column] == (value if isinstance(value, str) else "|".join(value))
-        score = None if row["score"] == "" else float(row["score"])
-        assert score == (None if prediction.score is None else pytest.approx(prediction.score))
-        for label, value in prediction.probabilities.items():
-            assert float(row[f"probability_{label}"]) == pytest.approx(value, abs=1e-5)
-
-
 def test_multilabel_names_every_class_above_one_half():
     [row] = predictions(torch.tensor([[1.0, -1.0, 2.0]]), ["x"], SCHEMAS["multilabel"], Calibration(threshold=0.99))
     assert row.predicted == row.decision == ("crack", "pit")
     assert row.score is None
-
-
-def test_diverged_model_is_named():
-    with pytest.raises(TransferError, match=r"1 of 2 items.*`b`"):
-        predictions(torch.tensor([[0.0, 1.0, 2.0], [0.0, torch.nan, 0.0]]), ["a", "b"], SCHEMAS["plain"], Calibration())

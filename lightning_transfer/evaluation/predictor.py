@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_transfer.errors import CheckpointError, TransferError, listing
-from lightning_transfer.evaluation.scores import decision_score, negative_index, predicted_classes
-from lightning_transfer.metrics import probabilities
-from lightning_transfer.types import Calibration, Record, Schema
+from lightning_transfer.errors import CheckpointError, listing
+from lightning_transfer.evaluation.predictions import predictions
+from lightning_transfer.types import Calibration, Prediction, Record, Schema
 
 if TYPE_CHECKING:
     from lightning_transfer.modules import TransferModule
 
-__all__ = ["Prediction", "Predictor", "load", "predictions"]
+__all__ = ["Predictor", "load"]
 
 _MODEL_FILE = "model.ckpt"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one item.
-
-    Attributes:
-        id: The record's id, the path, or the position as text.
-        predicted: The most probable class; for multi-label the classes above one half.
-        probabilities: Class -> probability after temperature.
-        score: Probability of anything but the negative class; None if there is no such class.
-        decision: The class after the stored threshold: the negative class below it, the most probable other class
-            from it on. The same as ``predicted`` where no threshold is stored.
-    """
-
-    id: str
-    predicted: str | tuple[str, ...]
-    probabilities: Mapping[str, float]
-    score: float | None
-    decision: str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -122,46 +100,6 @@ def load(run_or_ckpt: str | Path, device: torch.device | str = "cpu") -> Predict
     return Predictor(module, module.schema, module.calibration, preprocess, path)
 
 
-def predictions(logits: Tensor, ids: Sequence[str], schema: Schema, calibration: Calibration) -> list[Prediction]:
-    """Turn logits ``(N, num_logits)`` into predictions, with the stored temperature and threshold.
-
-    Raises:
-        TransferError: If a logit is not finite.
-
-    Example:
-        >>> schema = Schema(task="multiclass", classes=("good", "pit", "scratch"), negative_class="good")
-        >>> calibration = Calibration(threshold=0.2)
-        >>> [row] = predictions(torch.tensor([[1.0, 0.0, -1.0]]), ["a.png"], schema, calibration)
-        >>> row.predicted, round(row.score, 3), row.decision
-        ('good', 0.335, 'pit')
-    """
-    values = logits.double().numpy()
-    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(wrong):
-        raise TransferError(
-            f"The logits of {len(wrong)} of {len(ids)} items are NaN or infinite, first for `{ids[wrong[0]]}`. The "
-            "model has diverged, or the input is not finite."
-        )
-    chosen = predicted_classes(values, schema)
-    probs = probabilities(values, schema.task, calibration.temperature)
-    rows = zip(ids, chosen, probs, strict=True)
-    if schema.task == "multilabel":
-        named = [(key, _labels(row, schema), share) for key, row, share in rows]
-        return [Prediction(key, labels, _by_class(share, schema), None, labels) for key, labels, share in named]
-    negative = negative_index(schema)
-    scores = None if negative is None else decision_score(values, schema, calibration.temperature)[0]
-    result = []
-    for place, (key, best, share) in enumerate(rows):
-        predicted = schema.classes[best]
-        score = None if scores is None else float(scores[place])
-        decision = predicted
-        if score is not None and negative is not None and calibration.threshold is not None:
-            others = np.where(np.arange(schema.num_classes) == negative, -1.0, share)
-            decision = schema.classes[int(others.argmax()) if score >= calibration.threshold else negative]
-        result.append(Prediction(key, predicted, _by_class(share, schema), score, decision))
-    return result
-
-
 def _checkpoint_path(path: Path) -> Path:
     if path.is_file():
         return path
@@ -199,11 +137,3 @@ def _name(item: Any, place: int) -> str:  # noqa: ANN401
     if isinstance(item, Record):
         return item.id
     return str(item) if isinstance(item, str | Path) else str(place)
-
-
-def _labels(row: Any, schema: Schema) -> tuple[str, ...]:  # noqa: ANN401 - array of 0 and 1
-    return tuple(name for name, called in zip(schema.classes, row, strict=True) if called)
-
-
-def _by_class(share: Any, schema: Schema) -> dict[str, float]:  # noqa: ANN401 - array of floats
-    return dict(zip(schema.classes, map(float, share), strict=True))
