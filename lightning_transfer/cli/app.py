@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -64,7 +66,17 @@ def _dispatch(recipe: Recipe, words: Sequence[str]) -> int:
         _check_places(recipe, arguments.verb, arguments.places, verb.takes_run)
         for name in arguments.configs:
             check_config(name, recipe)
+        _show_messages()
     return verb.load()(recipe, arguments)
+
+
+def _show_messages() -> None:
+    """Let the library's messages be seen, such as what of a weights file was kept; the first process speaks for all."""
+    logger = logging.getLogger("lightning_transfer")
+    if logger.handlers or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
 
 
 def _check_places(recipe: Recipe, verb: str, places: Sequence[str], takes_run: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_transfer.cli.run_folder import environment
+from lightning_transfer.data import BaseDataModule
 from lightning_transfer.files import write_json, write_text
 
 __all__ = ["RunFolderCallback"]
@@ -45,9 +46,12 @@ class RunFolderCallback(Callback):
             return
         write_text(self.folder / "config.yaml", self.config)
         write_json(self.folder / "environment.json", environment(self.command, _device(trainer)))
-        schema = getattr(getattr(trainer, "datamodule", None), "schema", None)
+        datamodule = getattr(trainer, "datamodule", None)
+        schema = getattr(datamodule, "schema", None)
         if schema is not None:
-            write_json(self.folder / "data.json", _data(schema))
+            skipped = datamodule.list_skipped("fit") if isinstance(datamodule, BaseDataModule) else []
+            reasons = {skip.record.id: skip.reason for skip in skipped}
+            write_json(self.folder / "data.json", {**_data(schema), "skipped": reasons})
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the plan: this callback comes first, so nothing is frozen yet."""

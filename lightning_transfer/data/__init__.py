@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_transfer.data.augment import AUGMENTATIONS, Augmentations
 from lightning_transfer.data.datamodule import BaseDataModule
 from lightning_transfer.data.folders import IMAGE_SUFFIXES, records_from_files, records_from_folder
+from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
 from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image, source_fingerprint
 from lightning_transfer.data.loading import stack_inputs
 from lightning_transfer.data.predictions import write_predictions
@@ -13,9 +14,11 @@ from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records
 
 __all__ = [
     "AUGMENTATIONS",
+    "FORMULA_CLASSES",
     "IMAGE_SUFFIXES",
     "Augmentations",
     "BaseDataModule",
+    "FormulaImages",
     "ImagePreprocessing",
     "OnBadFile",
     "Skipped",

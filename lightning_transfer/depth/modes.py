@@ -68,7 +68,7 @@ def modules_by_layer(
         give(node, own if inside else head)
         for number, child in enumerate(node.children):
             at = own if not below or depths(child) else joined(node.children, number, own)
-            visit(child, at if inside else head, inside)
+            visit(child, at, inside)
 
     visit(tree, head, False)
     if callable(getattr(root, "training_step", None)) and callable(getattr(root, "configure_optimizers", None)):
