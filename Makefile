@@ -22,7 +22,8 @@ setup: .venv/.installed
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m recipes.vision fit --config recipes/vision/configs/demo.yaml --run_test true
+	$(BIN)/python -m recipes.vision fit --config recipes/vision/configs/demo.yaml
+	$(BIN)/python -m recipes.vision test "$$(ls -td runs/vision/demo-*/ | head -n 1)"
 
 test: lint types imports docs
 	$(PYTEST) -m "not slow and not gpu and not network"

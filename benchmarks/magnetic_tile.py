@@ -66,7 +66,7 @@ def run_fold(strategy: str, fold: int, args: argparse.Namespace) -> tuple[Rows, 
     if not stored.is_file():
         fit = ["fit", "--config", str(CONFIGS / f"magnetic_tile_mobilenetv2_{strategy}.yaml")]
         fit += ["--data.root", str(args.data), "--model.weights", str(args.weights), f"--data.fold={fold}"]
-        fit += ["--trainer.enable_progress_bar=false", *args.overrides]
+        fit += ["--trainer.enable_progress_bar=false", "--evaluation.baselines=[majority]", *args.overrides]
         output, cost = recipe(fit)
         tested, _ = recipe(["test", run_folder(output)])
         result = {"run": run_folder(output), "test": last_line(tested), "cost": cost}
@@ -84,9 +84,11 @@ def run_fold(strategy: str, fold: int, args: argparse.Namespace) -> tuple[Rows, 
 def recipe(words: list[str]) -> tuple[str, dict[str, float]]:
     """Run a verb of the recipe; return what it printed, its wall-clock seconds and its peak memory in MB."""
     start = time.perf_counter()
+    # glibc gives large blocks back to the system at once, and pays for each page again at the next step.
+    keep = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
     process = subprocess.Popen(
         [sys.executable, "-m", "recipes.vision", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        text=True, env={**os.environ, **keep},
     )  # fmt: skip
     assert process.stdout is not None
     output = process.stdout.read()

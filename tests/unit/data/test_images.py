@@ -356,3 +356,10 @@ def test_a_camera_picture_with_a_preview_is_one_picture(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.tile(RGB, (4, 4, 1))), Image.fromarray(RGB)]
     frames[0].save(path, "MPO", save_all=True, append_images=frames[1:])
     assert read_image(path).shape == (32, 32, 3)
+
+
+def test_reflected_padding_mirrors_the_picture() -> None:
+    spec = ImagePreprocessing(size=(7, 11), channels=1, mean=(0.5,), std=(0.25,), pad="reflect")
+    picture = np.random.default_rng(0).integers(0, 256, (7, 3), dtype=np.uint8)
+    expected = (np.pad(picture, ((0, 0), (4, 4)), mode="symmetric") / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(spec(picture)[0].numpy(), expected, atol=1e-5)
