@@ -49,7 +49,8 @@ class ImagePreprocessing:
     The picture keeps its proportions and all of its content: it is resized to fit, never cropped, and what is left
     of the frame is padded. ``mean`` fills it with the mean colour, which is 0 after normalisation, as the zero padding
     of convolutions is. ``reflect`` mirrors the picture: pooled features of textures then do not depend on the share of
-    the frame that is empty, and no new edge appears; measured on surfaces, see ``benchmarks/README.md``.
+    the frame that is empty, and no new edge appears; measured on surfaces, see ``benchmarks/README.md``. ``none`` does
+    not keep the proportions: it stretches the picture over the frame.
 
     Args:
         size: Height and width in pixels.
@@ -70,7 +71,7 @@ class ImagePreprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    pad: Literal["mean", "reflect"] = "mean"
+    pad: Literal["mean", "reflect", "none"] = "mean"
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -83,15 +84,15 @@ class ImagePreprocessing:
             )
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"Expected `interpolation` bilinear or bicubic, got `{self.interpolation}`.")
-        if self.pad not in ("mean", "reflect"):
-            raise ValueError(f"Expected `pad` mean or reflect, got `{self.pad}`.")
+        if self.pad not in ("mean", "reflect", "none"):
+            raise ValueError(f"Expected `pad` mean, reflect or none, got `{self.pad}`.")
 
     @classmethod
     def from_card(
         cls,
         card: BackboneCard,
         image_size: int | Sequence[int] | None = None,
-        pad: Literal["mean", "reflect"] = "mean",
+        pad: Literal["mean", "reflect", "none"] = "mean",
     ) -> ImagePreprocessing:
         """Take over what the backbone was pretrained with.
 
@@ -160,6 +161,8 @@ class ImagePreprocessing:
         height, width = pixels.shape[:2]
         scale = min(self.size[0] / height, self.size[1] / width)
         new = (max(1, round(height * scale)), max(1, round(width * scale)))
+        if self.pad == "none":
+            new = self.size
         if new != (height, width):
             pixels = _resize(pixels, new, self.interpolation)
         top, left = (self.size[0] - new[0]) // 2, (self.size[1] - new[1]) // 2

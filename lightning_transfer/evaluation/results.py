@@ -99,34 +99,36 @@ class ClassificationResult:
         return target
 
 
+# What the short table compares; `metrics.json` holds every difference.
+_HEADLINES = ("macro_f1", "auroc", "average_precision")
+
+
 def format_table(result: ClassificationResult) -> str:
-    """Return the result as aligned plain text: every metric, then the baselines with the paired differences.
+    """Return the result as aligned plain text: every metric beside the baselines, then the paired differences.
 
     Example:
         >>> found = {"macro_f1": Interval(0.5, 0.4, 0.6, n=10, num_groups=5)}
         >>> result = ClassificationResult("multiclass", ("a", "b"), found, (), Calibration(), n=10, num_groups=5)
         >>> print(format_table(result))
         10 records in 5 groups, 95% intervals by bootstrap over groups
-        metric    value                 n  groups
-        macro_f1  0.500 [0.400, 0.600]  10      5
+        metric     n  model
+        macro_f1  10  0.500 [0.400, 0.600]
     """
     share = f"{100 * result.confidence:g}%"
     lines = [f"{result.n} records in {result.num_groups} groups, {share} intervals by bootstrap over groups"]
-    rows: list[tuple[str, ...]] = [("metric", "value", "n", "groups")]
-    rows += [
-        (name, str(item), str(item.n), "" if item.num_groups is None else str(item.num_groups))
-        for name, item in result.metrics.items()
-    ]
-    lines += _aligned(rows, right=(2, 3))
+    rows: list[tuple[str, ...]] = [("metric", "n", "model", *result.baselines)]
+    for name, item in result.metrics.items():
+        beside = (str(found[name]) if name in found else "" for found in result.baselines.values())
+        rows.append((name, str(item.n), str(item), *beside))
+    lines += _aligned(rows, right=(1,))
     if result.metrics and result.calibration.threshold is not None:
         lines.append(f"threshold {result.calibration.threshold:.4g}: {result.calibration.rule}")
-    for name, metrics in result.baselines.items():
-        described = result.descriptions.get(name, "")
-        lines += ["", f"baseline {name}" + (f": {described}" if described else "")]
-        differences = result.differences.get(name, {})
-        rows = [("metric", name, "model minus baseline")]
-        rows += [(key, str(metrics[key]), _signed(item)) for key, item in differences.items()]
-        lines += _aligned(rows)
+    compared = [name for name in _HEADLINES if all(name in found for found in result.differences.values())]
+    if result.differences and compared:
+        rows = [("model minus", *compared, "")]
+        for name, found in result.differences.items():
+            rows.append((name, *(_signed(found[key]) for key in compared), result.descriptions.get(name, "")))
+        lines += ["", *_aligned(rows)]
     return "\n".join(lines)
 
 

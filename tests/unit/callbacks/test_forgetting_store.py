@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from lightning_transfer.callbacks.forgetting_probe import Probe
 from lightning_transfer.callbacks.forgetting_reading import Outputs
 from lightning_transfer.callbacks.forgetting_store import (
-    atomic_file,
     load_reference,
     pack_reference,
     store_folders,
@@ -82,18 +81,3 @@ def test_a_store_that_is_no_local_disk(tmp_path):
     packed.write(["memory://bucket/run"])
     assert fsspec.filesystem("memory").exists(f"/bucket/run/{packed.name}")
     load_reference(packed.name, packed.sha256, ["memory://bucket/run"], PROBES, True)
-
-
-def test_a_killed_write_leaves_nothing(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def killed():
-        with atomic_file(str(path)) as file:
-            file.write(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        killed()
-    assert path.read_bytes() == b"old"
-    assert [item.name for item in tmp_path.iterdir()] == ["file"]

@@ -23,7 +23,8 @@ from lightning_transfer.data import (
     write_predictions,
 )
 from lightning_transfer.errors import CheckpointError, DataError
-from lightning_transfer.types import BackboneCard, Batch, ModelOutput, Record, Schema
+from lightning_transfer.evaluation import predictions
+from lightning_transfer.types import BackboneCard, Batch, Calibration, ModelOutput, Record, Schema
 
 CARD = BackboneCard(
     name="test/card", architecture="test/card", input_size=(3, 8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5)
@@ -155,7 +156,9 @@ def test_fit_test_and_predict_in_one_process(make_folder, tmp_path: Path) -> Non
     assert data.reads == 1
     outputs = trainer.predict(module, datamodule=data)
     assert all(output.target is None for output in outputs)
-    path = write_predictions(tmp_path / "p.csv", data.records_for("predict"), outputs, data.schema)
+    records = data.records_for("predict")
+    found = predictions(torch.cat([o.logits for o in outputs]), [r.id for r in records], data.schema, Calibration())
+    path = write_predictions(tmp_path / "p.csv", records, found, data.schema)
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["id"] for row in rows] == [record.id for record in records_from_files(root)]
@@ -441,9 +444,9 @@ def test_skipped_rows_keep_their_places_among_all_rows(make_folder, tmp_path: Pa
         data.setup("predict")
     places = {skip.record.id: skip.position for skip in data.list_skipped("predict")}
     assert places == {"row 3": 1, "missing.png": 2, "row 6": 4, "gone.png": 5}
-    output = ModelOutput(torch.zeros(2, 2), torch.zeros(2, 1), None, torch.arange(2))
+    found = predictions(torch.zeros(2, 2), [r.id for r in data.predict_records], data.schema, Calibration())
     path = write_predictions(
-        tmp_path / "p.csv", data.predict_records, output, data.schema, skipped=data.list_skipped("predict")
+        tmp_path / "p.csv", data.predict_records, found, data.schema, skipped=data.list_skipped("predict")
     )
     with path.open(newline="") as stream:
         ids = [row["id"] for row in csv.DictReader(stream)]

@@ -363,3 +363,13 @@ def test_reflected_padding_mirrors_the_picture() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (7, 3), dtype=np.uint8)
     expected = (np.pad(picture, ((0, 0), (4, 4)), mode="symmetric") / 255 - 0.5) / 0.25
     np.testing.assert_allclose(spec(picture)[0].numpy(), expected, atol=1e-5)
+
+
+def test_no_padding_stretches_the_picture() -> None:
+    spec = ImagePreprocessing(size=(8, 8), channels=1, mean=(0.0,), std=(1.0,), pad="none")
+    picture = np.zeros((4, 16), dtype=np.uint8)
+    picture[:2] = 255
+    found = spec(picture)[0]
+    assert found.shape == (8, 8)
+    assert found[0].min() == 1.0
+    assert found[-1].max() == 0.0

@@ -66,19 +66,18 @@ def test_earlier_json_is_not_written_over(result, tmp_path):
 def test_table_is_aligned_and_says_everything(result):
     assert format_table(result).splitlines() == [
         "10 records in 5 groups, 95% intervals by bootstrap over groups",
-        "metric       value                      n  groups",
-        "macro_f1     0.500 [0.400, 0.600]      10       5",
-        "recall_free  0.500 [0.400, 0.600]      10       5",
-        "recall_pit   n/a (no record of `pit`)   0       0",
+        "metric        n  model                     majority",
+        "macro_f1     10  0.500 [0.400, 0.600]      0.300 [0.200, 0.400]",
+        "recall_free  10  0.500 [0.400, 0.600]",
+        "recall_pit    0  n/a (no record of `pit`)",
         "threshold 0.25: at most 0.05 of `free` rejected",
         "",
-        "baseline majority: frequencies",
-        "metric    majority              model minus baseline",
-        "macro_f1  0.300 [0.200, 0.400]  +0.200 [+0.100, +0.300]",
+        "model minus  macro_f1",
+        "majority     +0.200 [+0.100, +0.300]  frequencies",
     ]
 
 
 def test_table_of_a_difference_without_interval(result):
     one = {"majority": {"macro_f1": Interval(0.2, None, None, n=10, num_groups=1, reason="1 group")}}
     text = format_table(ClassificationResult(**{**vars(result), "differences": one}))
-    assert text.endswith("0.200 [n/a]")
+    assert text.splitlines()[-1] == "majority     0.200 [n/a]  frequencies"
