@@ -58,7 +58,8 @@ def test_test_writes_metrics_predictions_and_a_table(toy: Toy, finished: Path) -
     assert {"value", "low", "high", "n", "reason"} <= set(metrics["macro_f1"])
     assert metrics["macro_f1_of_majority"]["value"] == pytest.approx(1 / 3)
     assert "macro_f1" in done.out
-    assert "baseline majority" in done.out
+    assert "model minus  macro_f1" in done.out
+    assert "majority     +" in done.out
 
 
 def test_part_of_a_split_gives_part_of_the_predictions(toy: Toy, finished: Path) -> None:
@@ -71,9 +72,9 @@ def test_baselines_that_cannot_be_had_are_said(toy: Toy, finished: Path) -> None
     with pytest.warns(UserWarning, match="The only baseline is the majority class: .*toy/linear"):
         done = toy("test", finished, "--evaluation.baselines", "[majority,knn]")
     assert done.code == 0, done.err
-    assert "baseline knn" not in done.out
+    assert "knn" not in done.out
     done = toy("test", finished, "--evaluation.baselines", "[]")
-    assert "minus baseline" not in done.out
+    assert "model minus" not in done.out
 
 
 def test_predict_writes_a_row_for_each_record(toy: Toy, finished: Path) -> None:
