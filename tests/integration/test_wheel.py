@@ -20,7 +20,7 @@ from lightning_transfer.backbones import list_embedded
 assert Path(lightning_transfer.__file__).is_relative_to(sys.argv[1]), lightning_transfer.__file__
 BackboneFreezeUnfreeze("gradual"), DiscriminativeLR()
 for name in list_embedded():
-    backbone, card = load_backbone(f"embedded/{name}")
+    backbone, card = load_backbone(name)
     assert backbone.eval()(torch.zeros(1, *card.input_size)).shape == (1, card.num_features)
     print("loaded", name, card.licence)
 """
