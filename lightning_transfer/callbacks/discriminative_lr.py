@@ -40,6 +40,7 @@ class DiscriminativeLR(Callback):
         layer_decay: Factor from one layer to the next lower one, in ``(0, 1]``; the head is layer number one.
         total_ratio: Instead of it: rate of the stem over rate of the head, whatever the depth. 0.1 if neither is given.
         backbone: Dotted name or names inside the module; None finds it.
+        head: Dotted name or names; None finds it, also inside the backbone. As in `BackboneFreezeUnfreeze`.
         layer_groups: Regexes from stem to top on names relative to the backbone; None asks `depth`.
         head_lr_multiplier: Further factor for the head.
         no_decay_norm_and_bias: Switches weight decay off for biases and normalisation weights.
@@ -60,6 +61,7 @@ class DiscriminativeLR(Callback):
         layer_decay: float | None = None,
         total_ratio: float | None = None,
         backbone: str | Sequence[str] | None = None,
+        head: str | Sequence[str] | None = None,
         layer_groups: Sequence[str] | None = None,
         head_lr_multiplier: float = 1.0,
         no_decay_norm_and_bias: bool = False,
@@ -68,6 +70,7 @@ class DiscriminativeLR(Callback):
         self.layer_decay = layer_decay
         self.total_ratio = 0.1 if layer_decay is None and total_ratio is None else total_ratio
         self.backbone = backbone
+        self.head = head
         self.layer_groups = layer_groups
         self.head_lr_multiplier = head_lr_multiplier
         self.no_decay_norm_and_bias = no_decay_norm_and_bias
@@ -157,7 +160,7 @@ class DiscriminativeLR(Callback):
         self._restored = dict(state_dict["factors"])
 
     def _resolve(self, module: nn.Module) -> DepthMap:
-        return resolve_depth(module, backbone=self.backbone, layer_groups=self.layer_groups)
+        return resolve_depth(module, backbone=self.backbone, head=self.head, layer_groups=self.layer_groups)
 
     def _scales(self, depth_map: DepthMap) -> Mapping[str, float]:
         return layer_decay_scales(

@@ -313,3 +313,18 @@ def test_a_scheduler_made_after_the_split_is_said_aloud() -> None:
 def test_an_optimizer_with_one_group_only_is_refused() -> None:
     with pytest.raises(MisconfigurationException, match="LBFGS"):
         trainer([DiscriminativeLR()]).fit(Toy(lambda module: torch.optim.LBFGS(module.parameters())))
+
+
+def test_a_head_that_only_the_user_knows() -> None:
+    net = torch.nn.ModuleDict(
+        {
+            "body": torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)),
+            "alpha": torch.nn.Linear(2, 2),
+            "beta": torch.nn.Linear(2, 1),
+        }
+    )
+    factors = DiscriminativeLR(layer_decay=0.5, backbone="body", head=["alpha", "beta"]).factors(net)
+    assert list(factors.values()) == [0.25, 0.5, 1.0]
+    inside = torch.nn.ModuleDict({"body": torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(3)))})
+    factors = DiscriminativeLR(layer_decay=0.5, backbone="body", head="body.2").factors(inside)
+    assert list(factors.values()) == [0.25, 0.5, 1.0]
