@@ -156,7 +156,7 @@ def print_table(rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]],
     from lightning_transfer.metrics import auroc, class_counts, cluster_bootstrap, macro_f1, paired_difference
 
     columns = ["strategy", "folds", "macro-F1, mean of folds", "macro-F1, pooled [95 %]", "AUROC, mean of folds",
-               "AUROC, pooled [95 %]", "AUROC against probe [95 %]", "fit: s a fold", "peak MB"]  # fmt: skip
+               "AUROC, pooled [95 %]", "AUROC against probe [95 %]", "fit: s a fold, median (range)", "peak MB"]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     classes = sorted({row["label"] for found in rows.values() for row in found.values()})
 
@@ -183,7 +183,8 @@ def print_table(rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]],
         if strategy not in ("reference", "probe") and set(rows.get("probe", {})) == set(names):
             against = str(paired_difference(area, statistics(rows["probe"], names)[1], tile))
         cost = costs.get(strategy, [])
-        seconds = f"{np.mean([item['seconds'] for item in cost]):.0f}" if cost else ""
+        times = [item["seconds"] for item in cost]
+        seconds = f"{np.median(times):.0f} ({min(times):.0f} to {max(times):.0f})" if cost else ""
         memory = f"{max(item['megabytes'] for item in cost):.0f}" if cost else ""
         print(f"| {strategy} | {len(by_fold)} | {mean[0]:.3f} ± {spread[0]:.3f} | {cluster_bootstrap(f1, tile)} | "
               f"{mean[1]:.3f} ± {spread[1]:.3f} | {cluster_bootstrap(area, tile)} | {against} | {seconds} | {memory} |",
