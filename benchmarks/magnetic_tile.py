@@ -156,7 +156,7 @@ def print_table(rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]],
     from lightning_transfer.metrics import auroc, class_counts, cluster_bootstrap, macro_f1, paired_difference
 
     columns = ["strategy", "folds", "macro-F1, mean of folds", "macro-F1, pooled [95 %]", "AUROC, mean of folds",
-               "AUROC, pooled [95 %]", "AUROC against probe [95 %]", "fit: s a fold, median (range)", "peak MB"]  # fmt: skip
+               "AUROC, pooled [95 %]", "AUROC against probe [95 %]", "fit: s, median (range)", "peak MB"]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     classes = sorted({row["label"] for found in rows.values() for row in found.values()})
 
