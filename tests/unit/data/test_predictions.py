@@ -38,7 +38,7 @@ def test_skipped_inputs_have_rows_at_their_places(tmp_path: Path) -> None:
         Skipped(Record("first", None), "no input", 0),
         Skipped(Record("somewhere", None), "no row", None),
     ]
-    path = _write(tmp_path / "p.csv", RECORDS, (LOGITS), SCHEMA, skipped=skipped)
+    path = _write(tmp_path / "p.csv", RECORDS, LOGITS, SCHEMA, skipped=skipped)
     rows = _read(path)
     assert [row["id"] for row in rows] == ["first", "a.png", "b.png", "'=c", "last", "somewhere"]
     assert rows[4]["decision"] == "unreadable"
@@ -49,7 +49,7 @@ def test_skipped_inputs_have_rows_at_their_places(tmp_path: Path) -> None:
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    path = _write(tmp_path / "p.jsonl", RECORDS, (LOGITS), SCHEMA)
+    path = _write(tmp_path / "p.jsonl", RECORDS, LOGITS, SCHEMA)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert rows[2]["id"] == "=c"
     assert rows[1]["label"] is None
@@ -57,7 +57,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 
 def test_predictions_are_not_written_over(tmp_path: Path) -> None:
-    path = _write(tmp_path / "p.csv", RECORDS, (LOGITS), SCHEMA)
+    path = _write(tmp_path / "p.csv", RECORDS, LOGITS, SCHEMA)
     before = path.read_bytes()
     with pytest.raises(DataError, match=r"p\.csv` exists"):
         _write(path, RECORDS, (-LOGITS), SCHEMA)

@@ -35,7 +35,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 def test_the_columns_and_numbers_of_a_multiclass_table(tmp_path: Path) -> None:
     calibration = Calibration(temperature=2.0, threshold=0.6)
-    rows = _read(_write(tmp_path / "p.csv", RECORDS, (LOGITS), SCHEMA, calibration))
+    rows = _read(_write(tmp_path / "p.csv", RECORDS, LOGITS, SCHEMA, calibration))
     assert list(rows[0]) == prediction_columns(SCHEMA.classes)
     expected = softmax(LOGITS.double().numpy() / 2, axis=1)
     found = [[float(row[f"probability_{name}"]) for name in SCHEMA.classes] for row in rows]
@@ -72,7 +72,7 @@ def test_binary(tmp_path: Path, flat: bool) -> None:
 def test_multilabel(tmp_path: Path) -> None:
     schema = Schema(task="multilabel", classes=("x", "y"))
     records = [Record("1", None, (1.0, None)), Record("2", None, (0.0, 1.0))]
-    rows = _read(_write(tmp_path / "p.csv", records, (torch.tensor([[1.0, 2.0], [-1.0, -3.0]])), schema))
+    rows = _read(_write(tmp_path / "p.csv", records, torch.tensor([[1.0, 2.0], [-1.0, -3.0]]), schema))
     assert [row["decision"] for row in rows] == ["x|y", ""]
     assert [row["label"] for row in rows] == ["1|?", "0|1"]
     assert float(rows[1]["probability_y"]) == pytest.approx(expit(-3.0), abs=1e-6)
@@ -80,21 +80,21 @@ def test_multilabel(tmp_path: Path) -> None:
 
 def test_without_a_negative_class_there_is_no_score(tmp_path: Path) -> None:
     schema = Schema(task="multiclass", classes=("a", "b", "c"))
-    rows = _read(_write(tmp_path / "p.csv", RECORDS, (LOGITS), schema, Calibration(threshold=0.9)))
+    rows = _read(_write(tmp_path / "p.csv", RECORDS, LOGITS, schema, Calibration(threshold=0.9)))
     assert [row["decision"] for row in rows] == ["a", "a", "c"]
     assert {row["score"] for row in rows} == {""}
 
 
 def test_a_tiny_score_is_not_rounded_to_zero(tmp_path: Path) -> None:
     logits = torch.tensor([[100.0, 0.0, 0.0]])
-    rows = _read(_write(tmp_path / "p.csv", RECORDS[:1], (logits), SCHEMA))
+    rows = _read(_write(tmp_path / "p.csv", RECORDS[:1], logits, SCHEMA))
     assert float(rows[0]["score"]) == pytest.approx(2 * math.exp(-100))
 
 
 def test_logits_that_are_not_finite_are_undefined(tmp_path: Path) -> None:
     logits = LOGITS.clone()
     logits[1, 2] = float("nan")
-    rows = _read(_write(tmp_path / "p.csv", RECORDS, (logits), SCHEMA))
+    rows = _read(_write(tmp_path / "p.csv", RECORDS, logits, SCHEMA))
     assert [row["decision"] for row in rows] == ["free", "undefined", "fray"]
     assert rows[1]["reason"] == "the logits are not finite"
     assert rows[1]["probability_free"] == ""
