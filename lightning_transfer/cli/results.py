@@ -155,7 +155,7 @@ def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
     train = data.records_for("train")
     if not names or not train:
         return {}
-    backbone = module.backbone
+    backbone = None
     if names != ["majority"]:
         model = cli.resolved["model"]
         try:
@@ -164,9 +164,10 @@ def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
             rank_zero_warn(f"The only baseline is the majority class: {error}")
             names = [name for name in names if name == "majority"]
     device, bar = cli.trainer.strategy.root_device, _bar(cli)
-    backbone = backbone.eval()
 
     def features(split: str) -> Outputs:
+        if backbone is None:
+            return Outputs.from_labels(data.records_for(split), module.schema)
         return collect_features(backbone, data.ordered_dataloader(split), device, bar)
 
     return fit_baselines(

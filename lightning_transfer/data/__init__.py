@@ -6,7 +6,7 @@ from lightning_transfer.data.augment import AUGMENTATIONS, Augmentations
 from lightning_transfer.data.datamodule import BaseDataModule
 from lightning_transfer.data.folders import IMAGE_SUFFIXES, records_from_files, records_from_folder
 from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
-from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image, source_fingerprint
+from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image
 from lightning_transfer.data.loading import stack_inputs
 from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
@@ -33,7 +33,6 @@ __all__ = [
     "records_from_csv",
     "records_from_files",
     "records_from_folder",
-    "source_fingerprint",
     "stack_inputs",
     "write_predictions",
     "write_table",

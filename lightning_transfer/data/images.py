@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import zlib
@@ -20,7 +19,7 @@ from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.types import BackboneCard, Record
 
-__all__ = ["ImagePreprocessing", "ImageSource", "check_images", "read_image", "source_fingerprint"]
+__all__ = ["ImagePreprocessing", "ImageSource", "check_images", "read_image"]
 
 # A path, a `PIL.Image.Image`, or an array (H, W) or (H, W, C). PIL is not imported for the type alone.
 ImageSource = Any
@@ -257,25 +256,6 @@ def check_images(
             + ("Mend or remove them, or set `on_bad_file: skip`." if good else "Check the root and the files.")
         )
     return good, bad
-
-
-def source_fingerprint(records: Sequence[Record]) -> str:
-    """Return the SHA-256 of ids and file contents, whatever the order; it tells data sets apart that look alike.
-
-    Args:
-        records: With paths as input.
-
-    Raises:
-        DataError: If a file cannot be read.
-    """
-    total = hashlib.sha256()
-    for record in sorted(records, key=lambda item: item.id):
-        try:
-            content = hashlib.sha256(Path(record.input).read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataError(f"Cannot read `{record.input}`: {error.strerror or error}.") from error
-        total.update(f"{record.id}\n{content}\n".encode())
-    return total.hexdigest()
 
 
 def _reason(image: ImageSource) -> str:

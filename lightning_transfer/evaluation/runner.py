@@ -11,8 +11,9 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 
+from lightning_transfer.data.loading import encode_label
 from lightning_transfer.evaluation.progress import progress
-from lightning_transfer.types import Batch, ModelOutput
+from lightning_transfer.types import Batch, ModelOutput, Record, Schema
 
 __all__ = ["Outputs", "collect_features", "collect_outputs"]
 
@@ -72,6 +73,25 @@ class Outputs:
             target=torch.cat(targets)[first] if targets else None,
             index=kept,
         )
+
+    @classmethod
+    def from_labels(cls, records: Sequence[Record], schema: Schema) -> Outputs:
+        """Return the labels alone, with logits and features of width 0: no model runs, and no file is read.
+
+        Raises:
+            ValueError: If only some records have labels.
+
+        Example:
+            >>> schema = Schema(task="multiclass", classes=("good", "bad"))
+            >>> Outputs.from_labels([Record(id="1", input="1.png", label="bad")], schema).target
+            tensor([1])
+        """
+        encoded = [encode_label(record, schema.classes, schema.task) for record in records]
+        known = [target for target in encoded if target is not None]
+        if len(known) not in (0, len(records)):
+            raise ValueError(f"Only {len(known)} of {len(records)} records have labels. Label all records or none.")
+        nothing = torch.zeros(len(records), 0)
+        return cls(nothing, nothing, torch.stack(known) if known else None, torch.arange(len(records)))
 
     def with_logits(self, logits: Tensor) -> Outputs:
         """Return the same records as another model sees them."""

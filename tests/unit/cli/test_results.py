@@ -77,6 +77,13 @@ def test_baselines_that_cannot_be_had_are_said(toy: Toy, finished: Path) -> None
     assert "model minus" not in done.out
 
 
+def test_the_majority_class_needs_no_features(toy: Toy, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_transfer.cli.results.collect_features", None)
+    done = toy("test", finished, "--evaluation.baselines", "[majority]")
+    assert done.code == 0, done.err
+    assert "majority     +" in done.out
+
+
 def test_predict_writes_a_row_for_each_record(toy: Toy, finished: Path) -> None:
     done = toy("predict", finished)
     rows = _rows(finished / "predict" / "predictions.csv")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image, source_fingerprint
+from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image
 from lightning_transfer.errors import DataError
 from lightning_transfer.types import Record
 
@@ -301,16 +301,6 @@ def test_bad_files_are_skipped_with_reasons_where_asked(records: list[Record]) -
 def test_nothing_usable_is_an_error_even_when_skipping(records: list[Record]) -> None:
     with pytest.raises(DataError, match="2 of 2 images cannot be used"):
         check_images([records[1], records[4]], "skip")
-
-
-def test_the_source_fingerprint_sees_content_and_not_order(records: list[Record]) -> None:
-    some = records[:4]
-    before = source_fingerprint(some)
-    assert source_fingerprint(some[::-1]) == before
-    some[0].input.write_bytes(_png() + b"x")
-    assert source_fingerprint(some) != before
-    with pytest.raises(DataError, match=r"e\.png"):
-        source_fingerprint(records)
 
 
 def test_the_card_decides(card) -> None:

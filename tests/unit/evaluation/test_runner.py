@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_transfer.evaluation import Outputs, collect_features, collect_outputs
-from lightning_transfer.types import Batch, ModelOutput
+from lightning_transfer.types import Batch, ModelOutput, Record, Schema
 
 
 class Module(nn.Module):
@@ -142,3 +142,24 @@ def test_batches_move_and_the_module_returns_home(module):
     assert next(module.parameters()).device.type == "cpu"
     assert outputs.logits.device.type == "cpu"
     torch.testing.assert_close(outputs.logits, expected.logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("schema", "labels", "expected"),
+    [
+        (Schema(task="multiclass", classes=("a", "b")), ("b", "a"), torch.tensor([1, 0])),
+        (Schema(task="binary", classes=("a", "b")), ("b", "a"), torch.tensor([1.0, 0.0])),
+        (Schema(task="multilabel", classes=("a", "b")), ((1.0, 0.0), (0.0, 1.0)), torch.eye(2)),
+        (Schema(task="multiclass", classes=("a", "b")), (None, None), None),
+    ],
+)
+def test_labels_alone_are_what_a_run_would_give(schema, labels, expected):
+    records = [Record(str(place), None, label) for place, label in enumerate(labels)]
+    outputs = Outputs.from_labels(records, schema)
+    assert outputs.index.tolist() == [0, 1]
+    assert (outputs.target is None) if expected is None else torch.equal(outputs.target, expected)
+
+
+def test_labels_of_some_records_only_are_an_error():
+    with pytest.raises(ValueError, match="Only 1 of 2 records have labels"):
+        Outputs.from_labels([Record("1", None, "a"), Record("2", None)], Schema(task="multiclass", classes=("a", "b")))
