@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from lightning_transfer.callbacks.ddp import check_strategy
 from lightning_transfer.callbacks.split_optimizer import SplitOptimizer
-from lightning_transfer.depth import DepthMap, Layer, layer_decay_scales, resolve_depth
+from lightning_transfer.depth import DepthMap, Layer, layer_decay_scales, resolve_depth, set_multipliers
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -38,15 +39,26 @@ class DiscriminativeLR(Callback):
 
     Args:
         layer_decay: Factor from one layer to the next lower one, in ``(0, 1]``; the head is layer number one.
-        total_ratio: Instead of it: rate of the stem over rate of the head, whatever the depth. 0.1 if neither is given.
+        total_ratio: Instead of it: rate of the stem over rate of the head, whatever the depth. 0.1 if neither is given
+            and there are no ``multipliers``.
+        multipliers: Factors by name, exactly as given, for the layers that they name: ``{"stem": 0.01, "head": 2.0}``.
+            Names are those of the coarse groups (all layers in one), of the fine layers (stronger than their group),
+            and ``head``. The other layers follow ``layer_decay`` or ``total_ratio`` if one is given, else they keep
+            the user's rate. 0 is refused: such a layer would still be computed backwards, and its BatchNorm would
+            move; freeze it instead.
         backbone: Dotted name or names inside the module; None finds it.
         head: Dotted name or names; None finds it, also inside the backbone. As in `BackboneFreezeUnfreeze`.
         layer_groups: Regexes from stem to top on names relative to the backbone; None asks `depth`.
         head_lr_multiplier: Further factor for the head.
         no_decay_norm_and_bias: Switches weight decay off for biases and normalisation weights.
+        rewarm_steps: Optimizer steps over which the rate of a layer that opens during the fit rises, linearly from
+            ``1 / rewarm_steps`` of its rate to all of it. Counted from when its parameters first take gradients,
+            whoever opens them; what is open at the first step has its full rate. 0, the default, leaves the curve as
+            the user wrote it.
 
     Raises:
-        ValueError: If both ``layer_decay`` and ``total_ratio`` are given, or one of the numbers is out of range.
+        ValueError: If both ``layer_decay`` and ``total_ratio`` are given, the head has two numbers, or a number is
+            out of range; in ``factors`` and when the fit starts, if a name in ``multipliers`` is no layer's.
 
     Example:
         >>> from torch import nn
@@ -60,23 +72,34 @@ class DiscriminativeLR(Callback):
         *,
         layer_decay: float | None = None,
         total_ratio: float | None = None,
+        multipliers: Mapping[str, float] | None = None,
         backbone: str | Sequence[str] | None = None,
         head: str | Sequence[str] | None = None,
         layer_groups: Sequence[str] | None = None,
         head_lr_multiplier: float = 1.0,
         no_decay_norm_and_bias: bool = False,
+        rewarm_steps: int = 0,
     ) -> None:
         super().__init__()
+        _check_multipliers(multipliers or {}, head_lr_multiplier)
+        if rewarm_steps < 0 or rewarm_steps != int(rewarm_steps):
+            raise ValueError(f"Expected `rewarm_steps` to be a whole number of at least 0, got {rewarm_steps}.")
         self.layer_decay = layer_decay
-        self.total_ratio = 0.1 if layer_decay is None and total_ratio is None else total_ratio
+        self.total_ratio = total_ratio
+        if layer_decay is None and total_ratio is None:
+            self.total_ratio = 1.0 if multipliers else 0.1
+        self.multipliers = dict(multipliers or {})
         self.backbone = backbone
         self.head = head
         self.layer_groups = layer_groups
         self.head_lr_multiplier = head_lr_multiplier
         self.no_decay_norm_and_bias = no_decay_norm_and_bias
+        self.rewarm_steps = int(rewarm_steps)
         # Fails now rather than after the data are loaded; the empty map makes it a check of the numbers alone.
-        self._scales(DepthMap((), (), Layer("head", 0), (), ""))
+        self._ladder(DepthMap((), (), Layer("head", 0), (), ""))
         self._splits: list[SplitOptimizer] = []
+        # Of each optimizer: the ramps of layers that opened.
+        self._ramps: list[dict[str, Any]] = []
         self._factors: dict[str, float] = {}
         self._restored: dict[str, float] | None = None
         self._warned = False
@@ -96,6 +119,7 @@ class DiscriminativeLR(Callback):
         """Forget what an earlier fit left."""
         if stage == "fit":
             self._restore()
+            self._ramps = []
             self._restored = None
             self._warned = False
 
@@ -114,9 +138,17 @@ class DiscriminativeLR(Callback):
                 )
         scales = self._scales(depth_map)
         self._splits = [
-            SplitOptimizer(optimizer, pl_module, depth_map, scales, no_decay_norm_and_bias=self.no_decay_norm_and_bias)
+            SplitOptimizer(
+                optimizer,
+                pl_module,
+                depth_map,
+                scales,
+                no_decay_norm_and_bias=self.no_decay_norm_and_bias,
+                rewarm_steps=self.rewarm_steps,
+            )
             for optimizer in trainer.optimizers
         ]
+        self._load_ramps()
         for config in trainer.lr_scheduler_configs:
             self._drive(config.scheduler)
         self._factors = self.factors(pl_module)
@@ -152,17 +184,23 @@ class DiscriminativeLR(Callback):
         self._restore()
 
     def state_dict(self) -> dict[str, Any]:
-        """Save the factors, so that a resumed run can say if it has others."""
-        return {"factors": dict(self._factors)}
+        """Save the factors, so that a resumed run can say if it has others, and the ramps, so that it goes on."""
+        return {"factors": dict(self._factors), "ramps": self._save_ramps()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the factors of the checkpoint for the comparison in `on_fit_start`."""
+        """Keep the factors of the checkpoint for the comparison in `on_fit_start`, and take up the ramps."""
         self._restored = dict(state_dict["factors"])
+        self._ramps = list(state_dict.get("ramps", []))
+        # Searches for a rate or a batch size load a checkpoint while the groups are split.
+        self._load_ramps()
 
     def _resolve(self, module: nn.Module) -> DepthMap:
         return resolve_depth(module, backbone=self.backbone, head=self.head, layer_groups=self.layer_groups)
 
     def _scales(self, depth_map: DepthMap) -> Mapping[str, float]:
+        return set_multipliers(depth_map, self._ladder(depth_map), self.multipliers)
+
+    def _ladder(self, depth_map: DepthMap) -> Mapping[str, float]:
         return layer_decay_scales(
             depth_map,
             layer_decay=self.layer_decay,
@@ -183,7 +221,31 @@ class DiscriminativeLR(Callback):
             )
         self._restored = None
 
+    def _save_ramps(self) -> list[dict[str, Any]]:
+        return [split.rewarm_state() for split in self._splits] if self._splits else self._ramps
+
+    def _load_ramps(self) -> None:
+        for split, ramps in zip(self._splits, self._ramps, strict=False):
+            split.load_rewarm_state(ramps)
+
     def _restore(self) -> None:
+        # A checkpoint may still be saved after the fit.
+        self._ramps = self._save_ramps()
         for split in self._splits:
             split.restore()
         self._splits = []
+
+
+def _check_multipliers(multipliers: Mapping[str, float], head_lr_multiplier: float) -> None:
+    """Refuse numbers that are no factors, before there is a module that could say whether the names are right."""
+    for name, value in multipliers.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(
+                f"Expected a number above 0 for {name!r} in `multipliers`, got {value}. To keep a layer as it is, "
+                "freeze it with `BackboneFreezeUnfreeze`, or set `requires_grad=False` on it before the fit."
+            )
+    if "head" in multipliers and head_lr_multiplier != 1.0:
+        raise ValueError(
+            f"The head has two factors: multipliers['head']={multipliers['head']} and "
+            f"head_lr_multiplier={head_lr_multiplier}. Give one of them."
+        )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_transfer.callbacks.rewarm import Rewarm
 from lightning_transfer.depth import DepthMap, split_param_groups
 
 __all__ = ["SplitOptimizer"]
@@ -25,18 +26,24 @@ _OWN_KEYS = ("params", "param_names", "name")
 _EXTRA_KEY = "lightning_transfer_parts"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
-    """One real group: which of the user's groups it comes from, and the positions of its parameters there."""
+    """One real group: which of the user's groups it comes from, and the positions of its parameters there.
+
+    ``ramp`` is a further factor of the rate alone; it rises to 1 after the part has opened.
+    """
 
     owner: int
     name: str
     factor: float
     decays: bool
     places: tuple[int, ...]
+    ramp: float = 1.0
 
     def scale(self, key: str) -> float | None:
         """Return what multiplies the user's option in this part; None if it is copied as it is."""
+        if key == "lr":
+            return self.factor * self.ramp
         if key in _RATE_KEYS:
             return self.factor
         if key == "weight_decay":
@@ -66,6 +73,8 @@ class SplitOptimizer:
         depth_map: Its fine ``layers`` become the groups.
         scales: Factor of each parameter of the root, by name; other parameters keep the user's rate.
         no_decay_norm_and_bias: Biases and normalisation weights get groups without weight decay.
+        rewarm_steps: Optimizer steps in which the rate of a group that opens later rises to its full value; see
+            `Rewarm`. 0 or 1: none.
 
     Example:
         >>> import torch
@@ -91,6 +100,7 @@ class SplitOptimizer:
         scales: Mapping[str, float],
         *,
         no_decay_norm_and_bias: bool = False,
+        rewarm_steps: int = 0,
     ) -> None:
         self.optimizer = optimizer
         self.users: list[dict[str, Any]] = list(optimizer.param_groups)
@@ -113,14 +123,7 @@ class SplitOptimizer:
             )
             for split, group in zip(splits, optimizer.param_groups, strict=True)
         ]
-        # For each tracked option and each of the user's groups: positions of the real groups, and their scales.
-        self._scales = {
-            key: [
-                [(place, part.scale(key) or 0.0) for place, part in enumerate(self.parts) if part.owner == owner]
-                for owner in range(len(self.users))
-            ]
-            for key in _TRACKED_KEYS
-        }
+        self._scales = self._scale_table()
         self._driven: list[tuple[Any, type]] = []
         self._inside = False
         for part, group in zip(self.parts, optimizer.param_groups, strict=True):
@@ -129,8 +132,15 @@ class SplitOptimizer:
         self._handles: list[RemovableHandle] = [
             optimizer.register_state_dict_post_hook(self._merge_state),
             optimizer.register_load_state_dict_pre_hook(self._split_state),
-            optimizer.register_step_pre_hook(lambda *_: self.adopt()),
+            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
         ]
+        self._rewarm: Rewarm | None = None
+        if rewarm_steps > 1:
+            members = {
+                part.name: group["params"] for part, group in zip(self.parts, optimizer.param_groups, strict=True)
+            }
+            self._rewarm = Rewarm(members, rewarm_steps)
+            self._handles.append(optimizer.register_step_post_hook(lambda *_: self._after_step()))
 
     @property
     def schedulers(self) -> list[Any]:
@@ -196,6 +206,54 @@ class SplitOptimizer:
             for key in _TRACKED_KEYS:
                 if key in user:
                     self._adopt_option(owner, user, key)
+
+    def rewarm_state(self) -> dict[str, Any]:
+        """Return where the ramps of layers that opened stand; empty without ``rewarm_steps``."""
+        return {} if self._rewarm is None else self._rewarm.state_dict()
+
+    def load_rewarm_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the ramps of a saved state."""
+        if self._rewarm is not None:
+            self.adopt()
+            self._rewarm.load_state_dict(state)
+            self._follow_ramps()
+
+    def _before_step(self) -> None:
+        self.adopt()
+        if self._rewarm is not None:
+            self._rewarm.before_step()
+            self._follow_ramps()
+
+    def _after_step(self) -> None:
+        if self._rewarm is not None:
+            # What was written during the step was meant for the ramps of that step.
+            self.adopt()
+            self._rewarm.after_step()
+            self._follow_ramps()
+
+    def _follow_ramps(self) -> None:
+        """Give the parts the present height of their ramps; rates that were set one by one are left alone."""
+        changed = False
+        for part, group in zip(self.parts, self.optimizer.param_groups, strict=False):
+            ramp = 1.0 if self._rewarm is None else self._rewarm.scale(part.name)
+            if ramp != part.ramp:
+                user = self.users[part.owner]["lr"]
+                follows = _same(group["lr"], part.option("lr", user))
+                part.ramp, changed = ramp, True
+                if follows:
+                    _write(group, "lr", part.option("lr", user))
+        if changed:
+            self._scales = self._scale_table()
+
+    def _scale_table(self) -> dict[str, list[list[tuple[int, float]]]]:
+        """Return, for each tracked option and each of the user's groups, positions of the real groups and scales."""
+        return {
+            key: [
+                [(place, part.scale(key) or 0.0) for place, part in enumerate(self.parts) if part.owner == owner]
+                for owner in range(len(self.users))
+            ]
+            for key in _TRACKED_KEYS
+        }
 
     def _adopt_option(self, owner: int, user: dict[str, Any], key: str) -> None:
         groups, value = self.optimizer.param_groups, user[key]

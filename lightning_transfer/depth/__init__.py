@@ -2,7 +2,12 @@
 
 from lightning_transfer.depth.freezing import Freezer, is_norm
 from lightning_transfer.depth.layers import DepthMap, Layer
-from lightning_transfer.depth.optimizer_groups import SplitGroup, layer_decay_scales, split_param_groups
+from lightning_transfer.depth.optimizer_groups import (
+    SplitGroup,
+    layer_decay_scales,
+    set_multipliers,
+    split_param_groups,
+)
 from lightning_transfer.depth.resolver import resolve_depth
 
 __all__ = [
@@ -13,5 +18,6 @@ __all__ = [
     "is_norm",
     "layer_decay_scales",
     "resolve_depth",
+    "set_multipliers",
     "split_param_groups",
 ]

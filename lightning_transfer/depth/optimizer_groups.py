@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from lightning_transfer.depth.freezing import is_norm
 from lightning_transfer.depth.layers import DepthMap, Index
+from lightning_transfer.errors import closest, listing
 
-__all__ = ["SplitGroup", "layer_decay_scales", "split_param_groups"]
+__all__ = ["SplitGroup", "layer_decay_scales", "set_multipliers", "split_param_groups"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,48 @@ def _decay(depth_map: DepthMap, layer_decay: float | None, total_ratio: float | 
         return float(layer_decay)
     ratio = 1.0 if total_ratio is None else float(total_ratio)
     return math.pow(ratio, 1 / max(1, len(depth_map.layers)))
+
+
+def set_multipliers(
+    depth_map: DepthMap, scales: Mapping[str, float], multipliers: Mapping[str, float]
+) -> dict[str, float]:
+    """Put a user's own numbers in the place of the scales of the layers that they name.
+
+    Args:
+        depth_map: From `resolve_depth`.
+        scales: From `layer_decay_scales`; layers that nobody names keep theirs.
+        multipliers: Number by name of a coarse group, which stands for all layers in it, of a fine layer, which wins
+            over its group's number, or ``head``.
+
+    Returns:
+        Scale by parameter name, for every parameter of the root.
+
+    Raises:
+        ValueError: If a name is none of the map's.
+
+    Example:
+        >>> from lightning_transfer.depth import Layer
+        >>> groups = (Layer("stem", 0, ("a",)), Layer("top", 1, ("b", "c")))
+        >>> layers = (Layer("stem", 0, ("a",)), Layer("top.0", 1, ("b",)), Layer("top.1", 2, ("c",)))
+        >>> depth_map = DepthMap(groups, layers, Layer("head", 2, ("d",)), ("",), "structure")
+        >>> set_multipliers(depth_map, dict.fromkeys("abcd", 1.0), {"top": 0.5, "top.1": 0.7})
+        {'a': 1.0, 'b': 0.5, 'c': 0.7, 'd': 1.0}
+    """
+    groups = {layer.name: layer for layer in (*depth_map.groups, depth_map.head)}
+    layers = {layer.name: layer for layer in depth_map.layers if layer.name not in groups}
+    for name in multipliers:
+        if name not in groups and name not in layers:
+            raise ValueError(
+                f"No layer is called {name!r}, given in `multipliers`.{closest(name, [*groups, *layers])} "
+                f"Groups: {listing(groups, 40)}." + (f" Layers in them: {listing(layers, 60)}." if layers else "")
+            )
+    result = dict(scales)
+    # Groups first, so that a layer's own number wins whatever the order of the keys.
+    for known in (groups, layers):
+        for name, layer in known.items():
+            if name in multipliers:
+                result.update(dict.fromkeys(layer.parameters, float(multipliers[name])))
+    return result
 
 
 def split_param_groups(

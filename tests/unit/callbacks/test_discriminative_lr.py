@@ -92,7 +92,7 @@ def test_the_scales_are_timms() -> None:
     timm = pytest.importorskip("timm")
     from timm.optim import param_groups_layer_decay
 
-    for name in ("resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_050"):
+    for name in ("resnet10t", "resnet50", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050"):
         model = timm.create_model(name, num_classes=3)
         oracle = {}
         for group in param_groups_layer_decay(model, layer_decay=0.7):
@@ -126,11 +126,45 @@ def test_total_ratio_is_stem_over_head_whatever_the_depth() -> None:
         ({"total_ratio": -0.1}, "total_ratio.*-0.1"),
         ({"layer_decay": 0.5, "total_ratio": 0.1}, "layer_decay=0.5.*total_ratio=0.1"),
         ({"head_lr_multiplier": 0.0}, "head_lr_multiplier.*0.0"),
+        ({"multipliers": {"stem": 0.0}}, "above 0 for 'stem' in `multipliers`, got 0.0.*freeze"),
+        ({"multipliers": {"stem": -1.0}}, "got -1.0"),
+        ({"multipliers": {"stem": float("nan")}}, "got nan"),
+        ({"multipliers": {"stem": float("inf")}}, "got inf"),
+        ({"multipliers": {"head": 3.0}, "head_lr_multiplier": 2.0}, "two factors.*=3.0.*=2.0"),
     ],
 )
 def test_a_wrong_argument_is_named_at_once(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiscriminativeLR(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ({}, {"blocks.0": 1.0, "blocks.1": 0.3, "blocks.2": 1.0, "head": 2.0}),
+        ({"layer_decay": 0.5}, {"blocks.0": 0.125, "blocks.1": 0.3, "blocks.2": 0.5, "head": 2.0}),
+        ({"total_ratio": 0.125}, {"blocks.0": 0.125, "blocks.1": 0.3, "blocks.2": 0.5, "head": 2.0}),
+    ],
+)
+def test_multipliers_are_the_factors_of_what_they_name(arguments: dict[str, float], wanted: dict[str, float]) -> None:
+    """What nobody names keeps the user's rate, or follows the ladder that was asked for."""
+    callback = DiscriminativeLR(multipliers={"head": 2.0, "blocks.1": 0.3}, **arguments)
+    assert callback.factors(Toy()) == pytest.approx(wanted)
+    reference, rates = Rates(), Rates()
+    trainer([reference]).fit(Toy(one_cycle))
+    trainer([callback, rates]).fit(Toy(one_cycle))
+    for ours, users in zip(rates.history, reference.history, strict=True):
+        for name, rate in ours.items():
+            assert rate == pytest.approx(users[name] * next(v for layer, v in wanted.items() if layer in name))
+
+
+def test_no_multipliers_are_the_default_ladder() -> None:
+    assert DiscriminativeLR(multipliers={}).factors(Toy()) == DiscriminativeLR().factors(Toy())
+
+
+def test_a_wrong_name_in_multipliers_stops_the_fit_before_it_begins() -> None:
+    with pytest.raises(ValueError, match=r"'block.1'.*Did you mean `blocks.1`.*Groups: blocks.0, blocks.1, blocks.2"):
+        trainer([DiscriminativeLR(multipliers={"block.1": 0.3})]).fit(Toy())
 
 
 @pytest.mark.parametrize("configure", [one_cycle, cosine_floor])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_transfer.depth import layer_decay_scales, resolve_depth, split_param_groups
+from lightning_transfer.depth import layer_decay_scales, resolve_depth, set_multipliers, split_param_groups
 from tests.unit.depth.families import TIMM, PlainProject, build
 
 
@@ -52,6 +52,38 @@ def test_scales_by_hand(project: PlainProject) -> None:
     assert scales["model.norm.weight"] == scales["model.blocks.2.0.weight"] == 0.5
     assert scales["model.embed.weight"] == 0.5**4
     assert set(scales) == set(dict(project.named_parameters()))
+
+
+def test_multipliers_stand_in_for_the_scales_of_what_they_name() -> None:
+    """Coarse groups of a resnet hold several fine layers; names read off the parameters are the oracle."""
+    model = build("timm_resnet50")
+    depth_map = resolve_depth(model)
+    ladder = layer_decay_scales(depth_map, layer_decay=0.9)
+    given = {"layer3.2": 0.6, "stem": 0.01, "layer3": 0.5, "head": 2.0}
+    for multipliers in (given, dict(reversed(given.items()))):
+        scales = set_multipliers(depth_map, ladder, multipliers)
+        assert scales.keys() == ladder.keys() == dict(model.named_parameters()).keys()
+        for name, scale in scales.items():
+            if name.startswith(("conv1.", "bn1.")):
+                assert scale == 0.01
+            elif name.startswith("layer3."):
+                assert scale == (0.6 if name.startswith("layer3.2.") else 0.5)
+            else:
+                assert scale == (2.0 if name.startswith("fc.") else ladder[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("layr4", r"'layr4', given in `multipliers`. Did you mean `layer4`\? Groups: stem, layer1, .*layer4, head"),
+        ("layer3.9", r"Did you mean `layer3\.\d`\? .*Layers in them: .*layer4\.2"),
+        ("", r"No layer is called ''"),
+    ],
+)
+def test_a_wrong_name_in_multipliers_is_named_beside_what_exists(name: str, match: str) -> None:
+    depth_map = resolve_depth(build("timm_resnet50"))
+    with pytest.raises(ValueError, match=match):
+        set_multipliers(depth_map, layer_decay_scales(depth_map, layer_decay=0.9), {"stem": 0.1, name: 1.0})
 
 
 @pytest.mark.parametrize("family", ["timm_resnet50", "plain_user_module", "t5_sequence_classification"])
