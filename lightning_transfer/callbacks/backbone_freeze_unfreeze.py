@@ -186,6 +186,11 @@ class BackboneFreezeUnfreeze(Callback):
             self._apply(trainer, pl_module)
         self._between_steps = False
 
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:  # noqa: ANN401
+        """Keep the step from what other code opened, such as PEFT's ``disable_adapter`` at its end."""
+        if self._freezer is not None:
+            self._freezer.enforce_gradients()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide only: Lightning puts the modes back after this hook."""
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.callbacks.forgetting_probe import Probe, input_of, isolated_rng
 from lightning_transfer.depth import resolve_depth
+from lightning_transfer.depth.tree import build_tree
 from lightning_transfer.errors import closest, listing
 from lightning_transfer.metrics.bootstrap import Interval, cluster_bootstrap
 from lightning_transfer.metrics.cka import cka_statistic
@@ -166,10 +167,13 @@ def find_reader(
     name = depth.backbones[0]
     # Modules that hold new parameters and nothing of the backbone: a wrapper around both is no head.
     kept = [item for layer in depth.groups for item in layer.parameters]
+    # PEFT's prompt encoder is new, too, but it stands before the backbone.
+    beside = {node.name for node in build_tree(module).walk() if node.outside}
     heads = tuple(
         item
         for item in depth.head.modules
         if item != name
+        and item not in beside
         and item.startswith(f"{name}." if name else "")
         and any(parameter.startswith(f"{item}.") for parameter in depth.head.parameters)
         and not any(parameter.startswith(f"{item}.") for parameter in kept)
@@ -346,7 +350,9 @@ def _call(backbone: nn.Module, inputs: Any) -> Any:  # noqa: ANN401
     """Pass the input as the backbone takes it: a dict by keyword where ``forward`` names its keys."""
     if not isinstance(inputs, Mapping):
         return backbone(inputs)
-    parameters = inspect.signature(backbone.forward).parameters
+    # A plain PeftModel takes anything and hands it on.
+    base = getattr(backbone, "get_base_model", lambda: backbone)()
+    parameters = inspect.signature(base.forward).parameters
     named = {key: value for key, value in inputs.items() if key in parameters}
     if named:
         return backbone(**named)

@@ -110,7 +110,7 @@ class Freezer:
         self.depth_map = depth_map
         self.train_bn = train_bn
         self.bn_when_open = bn_when_open
-        self._closed: set[str] = set()
+        self._closed: dict[str, nn.Parameter] = {}
 
     def apply(self, open_groups: int | Literal["all"]) -> None:
         """Open that many groups counted from the head side, and freeze the others.
@@ -145,6 +145,16 @@ class Freezer:
             if _hold_of(module) is not None and module.training:
                 module.training = False
 
+    def enforce_gradients(self) -> None:
+        """Close parameters again that other code opened, and drop their gradients; to be called before a step.
+
+        PEFT's ``disable_adapter`` opens every adapter when it ends, also those that were closed before.
+        """
+        for value in self._closed.values():
+            if value.requires_grad:
+                value.requires_grad_(False)
+                value.grad = None
+
     def restore(self) -> None:
         """Take everything back: gradients of what this object froze, modes, and the holds on them."""
         index = Index(self.root)
@@ -171,7 +181,7 @@ class Freezer:
         for name, value in index.named_parameters(layer):
             if value.requires_grad and id(value) not in spared:
                 value.requires_grad_(False)
-                self._closed.add(plain_name(name))
+                self._closed[plain_name(name)] = value
 
     def _open(self, index: Index, layer: Layer) -> None:
         self._take_gradients(index, layer)
@@ -189,7 +199,7 @@ class Freezer:
         for name, value in index.named_parameters(layer):
             if plain_name(name) in self._closed:
                 value.requires_grad_(True)
-                self._closed.discard(plain_name(name))
+                del self._closed[plain_name(name)]
 
 
 def _own_mode(index: Index, layer: Layer) -> list[nn.Module]:

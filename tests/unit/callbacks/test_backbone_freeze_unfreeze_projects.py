@@ -104,6 +104,18 @@ def test_under_peft_only_adapters_of_open_groups_train() -> None:
         assert torch.equal(block.linear.base_layer.weight, start[f"backbone.blocks.{index}.linear.weight"])
 
 
+def test_what_the_users_code_opens_in_a_step_is_not_stepped_with() -> None:
+    class Opening(Toy):  # type: ignore[misc, valid-type]
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            self.backbone.requires_grad_(True)
+            return super().training_step(batch, batch_idx)
+
+    module = Opening(adamw)
+    start = copy_state(module)
+    trainer([BackboneFreezeUnfreeze({0: 1}, verbose=False)]).fit(module)
+    assert moved(start, module) == {name for name in start if "blocks.2" in name or "head" in name}
+
+
 @pytest.mark.parametrize(
     "where",
     ["submodule", pytest.param("module", marks=pytest.mark.slow), pytest.param("method", marks=pytest.mark.slow)],

@@ -389,3 +389,12 @@ def test_norms_of_other_libraries_are_norms() -> None:
     assert [type(module).__name__ for module in norms if not is_norm(module)] == []
     others = [nn.Linear(2, 2), nn.Dropout(), torchvision.ops.Conv2dNormActivation(2, 2), timm.layers.ConvNormAct(2, 2)]
     assert [type(module).__name__ for module in others if is_norm(module)] == []
+
+
+def test_what_others_open_is_closed_again_without_its_gradient(net: Net) -> None:
+    (freezer := _freezer(net)).apply(1)
+    for value in net.parameters():
+        value.requires_grad_(True).grad = torch.ones_like(value)
+    freezer.enforce_gradients()
+    assert {name.split(".")[1] for name in _trainable(net) if "backbone" in name} == {"2"}
+    assert all((value.grad is not None) == value.requires_grad for value in net.parameters())
