@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from lightning_transfer.callbacks.backbone_freeze_unfreeze import BackboneFreezeUnfreeze
 from lightning_transfer.callbacks.discriminative_lr import DiscriminativeLR
+from lightning_transfer.callbacks.exact_resume import ExactResume
 from lightning_transfer.callbacks.forgetting_monitor import ForgettingMonitor
 from lightning_transfer.callbacks.forgetting_report import ForgettingReport
 from lightning_transfer.callbacks.schedule import Stage
 
-__all__ = ["BackboneFreezeUnfreeze", "DiscriminativeLR", "ForgettingMonitor", "ForgettingReport", "Stage"]
+__all__ = [
+    "BackboneFreezeUnfreeze",
+    "DiscriminativeLR",
+    "ExactResume",
+    "ForgettingMonitor",
+    "ForgettingReport",
+    "Stage",
+]

@@ -13,10 +13,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightning_transfer import __version__
+from lightning_transfer.callbacks import ExactResume
 from lightning_transfer.cli.arguments import Arguments
+from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
+from lightning_transfer.cli.checkpoint_options import CheckpointOptions
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 from lightning_transfer.cli.recipe import Recipe
@@ -77,7 +81,8 @@ class TransferCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of the evaluation, and ``ckpt_path``, which `find_source` reads, for configs and help."""
+        """Add the options of checkpoints and evaluation, and ``ckpt_path``, which `find_source` reads, for configs."""
+        parser.add_class_arguments(CheckpointOptions, "checkpoint")
         parser.add_class_arguments(EvaluationOptions, "evaluation")
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from, or to go on with (fit)."
@@ -135,9 +140,10 @@ class TransferCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the Trainer's own
         """Make the run folder, then the trainer with its loggers and checkpoints in that folder."""
         given = self.config_init["trainer"]
-        self._make_folders(given["default_root_dir"] or "runs")
         callbacks = given["callbacks"] or []
         callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
+        self._check_checkpoints(callbacks)
+        self._make_folders(given["default_root_dir"] or "runs")
         if self.arguments.verb != "fit":
             callbacks = [item for item in callbacks if not isinstance(item, Checkpoint)]
             kwargs["enable_checkpointing"] = False
@@ -147,6 +153,9 @@ class TransferCLI(LightningCLI):
         self.run_callback = RunFolderCallback(self.output, self.dump(), self.arguments.command, only_plan=only_plan)
         # First: it reads the plan before other callbacks freeze anything.
         callbacks.insert(0, self.run_callback)
+        if self.arguments.verb == "fit" and not any(isinstance(item, ExactResume) for item in callbacks):
+            # Last: other callbacks may draw random numbers when training starts.
+            callbacks.append(ExactResume())
         if only_plan:
             kwargs |= {"num_sanity_val_steps": 0, "enable_model_summary": False, "enable_progress_bar": False}
         kwargs["callbacks"] = callbacks
@@ -156,10 +165,13 @@ class TransferCLI(LightningCLI):
         if self.arguments.verb in _ONE_DEVICE:
             kwargs.update(self._one_device(given))
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except BaseException:
             remove_empty(self.output, self.folder)
             raise
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's own nor a device's
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
     def _make_folders(self, root: str | Path) -> None:
         """Make the run folder, or the verb's folder in an existing one; further processes only look it up."""
@@ -176,6 +188,16 @@ class TransferCLI(LightningCLI):
         self.output = new_folder(self.folder / self.arguments.verb) if inside else self.folder
         os.environ[RUN_DIR_VARIABLE] = str(self.output)
 
+    def _check_checkpoints(self, callbacks: list[Any]) -> None:
+        """Refuse options of the default checkpoint where the config has its own."""
+        steps = self.config_init["checkpoint"]["every_n_train_steps"]
+        own = next((type(item).__name__ for item in callbacks if isinstance(item, Checkpoint)), None)
+        if steps is not None and own is not None and self.arguments.verb == "fit":
+            raise UsageError(
+                f"`checkpoint.every_n_train_steps: {steps}` belongs to the default checkpoint, and `trainer.callbacks` "
+                f"holds `{own}` instead. Set `every_n_train_steps` there, or leave it out."
+            )
+
     def _place_checkpoints(self, callbacks: list[Any]) -> None:
         """Put the user's checkpoints into the run folder where they name none, or add the default one."""
         folder = str(self.output / "checkpoints")
@@ -185,7 +207,8 @@ class TransferCLI(LightningCLI):
                 item.dirpath = folder
         if not checkpoints:
             monitor = getattr(self.model, "monitor", None)
-            callbacks.append(RunCheckpoint(folder, monitor, getattr(self.model, "monitor_mode", "min")))
+            steps = self.config_init["checkpoint"]["every_n_train_steps"]
+            callbacks.append(RunCheckpoint(folder, monitor, getattr(self.model, "monitor_mode", "min"), steps))
 
     def _loggers(self) -> list[Logger]:
         # No version: a run's folder is new, and the progress bar would show its last four letters.

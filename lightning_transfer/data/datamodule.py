@@ -16,7 +16,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from lightning_transfer.data.loading import Collate, EpochSampler, RecordDataset, class_weights, stack_inputs
+from lightning_transfer.data.loading import (
+    Collate,
+    EpochSampler,
+    RecordDataset,
+    ResumableLoader,
+    class_weights,
+    stack_inputs,
+)
 from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes
 from lightning_transfer.data.splits import assign_splits, check_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
@@ -330,7 +337,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         task = None if split == "predict" else self.task
         augment = worker.augment_input if sampler is not None else None
         dataset = RecordDataset(self.records_for(split), worker.load_input, self.schema.classes, task, augment)
-        loader: DataLoader[Any] = DataLoader(
+        kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
+        loader = kind(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -339,6 +347,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             drop_last=drop_last,
+            # Each pass draws a seed for the workers; from the global state it would shift the dropout that follows.
+            generator=torch.Generator().manual_seed(self.split_seed),
         )
         return loader
 

@@ -237,6 +237,29 @@ def test_training_batches_depend_on_seed_and_epoch_only() -> None:
     assert sorted(first[0]) != sorted(first[1])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_draws_nothing_from_the_global_state(make_folder, workers: int) -> None:
+    data = Images(str(make_folder()), batch_size=8, num_workers=workers)
+    data.use_card(CARD)
+    data.setup("fit")
+    before = torch.get_rng_state()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert len(list(loader)) == len(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_training_loader_resumes() -> None:
+    data = Numbers(_numbers())
+    data.setup("fit")
+    whole = [batch.index.tolist() for batch in data.train_dataloader()]
+    loader = data.train_dataloader()
+    next(iter(loader))
+    state = loader.state_dict()
+    again = data.train_dataloader()
+    again.load_state_dict(state)
+    assert [batch.index.tolist() for batch in again] == whole[1:]
+
+
 def test_lightning_tells_the_sampler_the_epoch() -> None:
     class Recorder(pl.LightningModule):
         def __init__(self) -> None:

@@ -10,6 +10,7 @@ from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
     RecordDataset,
+    ResumableLoader,
     class_weights,
     encode_label,
     stack_inputs,
@@ -128,3 +129,81 @@ def test_dataset_and_collation_can_be_sent_to_workers() -> None:
     dataset = pickle.loads(pickle.dumps(RecordDataset(RECORDS, _load, ("a", "b"), "binary", _augment)))  # noqa: S301
     assert dataset[3][1] == 0.0
     assert isinstance(pickle.loads(pickle.dumps(Collate())), Collate)  # noqa: S301
+
+
+def _loader(workers: int = 0, weighted: bool = False, rank: int | None = None) -> ResumableLoader:
+    sampler = EpochSampler(9, 3, class_weights(RECORDS) if weighted else None)
+    return ResumableLoader(
+        RecordDataset(RECORDS, _load, ("a", "b"), "multiclass", _augment),
+        batch_size=2,
+        sampler=sampler if rank is None else DistributedSamplerWrapper(sampler, num_replicas=2, rank=rank),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=Collate(),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _batches(loader: ResumableLoader, epoch: int) -> list[torch.Tensor]:
+    batches = iter(loader)
+    loader.sampler.set_epoch(epoch)  # as Lightning does: after `iter`
+    return [batch.input for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("workers", "weighted", "rank"), [(0, False, None), (0, True, None), (0, False, 1), (2, False, None), (2, True, 0)]
+)
+def test_a_loader_goes_on_where_another_stood(workers: int, weighted: bool, rank: int | None) -> None:
+    whole = [_batches(_loader(weighted=weighted, rank=rank), epoch) for epoch in (4, 5, 6)]
+    for taken in range(len(whole[0]) + 1):
+        if workers and taken != 2:
+            continue  # starting workers takes a while
+        again = _loader(workers, weighted, rank)
+        again.load_state_dict({"batches": taken, "of": len(again)})
+        assert len(again) == len(whole[0])
+        rest = [_batches(again, epoch) for epoch in (4, 5, 6)]
+        expected = [whole[0][taken:], *whole[1:]]
+        for batches, wanted in zip(rest, expected, strict=True):
+            assert len(batches) == len(wanted)
+            assert all(map(torch.equal, batches, wanted))
+
+
+def test_the_state_counts_what_was_handed_out_not_what_workers_have_loaded() -> None:
+    for workers in (0, 2):
+        loader = _loader(workers)
+        assert loader.state_dict() == {"batches": 0, "of": 5}
+        batches = iter(loader)
+        next(batches), next(batches)
+        assert loader.state_dict() == {"batches": 2, "of": 5}
+        again = _loader()
+        again.load_state_dict(loader.state_dict())
+        batches = iter(again)
+        assert again.state_dict() == {"batches": 2, "of": 5}
+        next(batches)
+        assert again.state_dict() == {"batches": 3, "of": 5}
+
+
+def test_what_was_trained_on_is_not_loaded_again() -> None:
+    loaded: list[str] = []
+
+    def load(record: Record) -> torch.Tensor:
+        loaded.append(record.id)
+        return torch.tensor([record.input])
+
+    dataset = RecordDataset(RECORDS, load, ("a", "b"), "multiclass")
+    loader = ResumableLoader(dataset, batch_size=2, sampler=EpochSampler(9, 3), collate_fn=Collate())
+    loader.load_state_dict({"batches": 3, "of": 5})
+    list(loader)
+    assert loaded == [str(index) for index, _ in EpochSampler(9, 3)][6:]
+
+
+def test_an_epoch_of_another_length_is_said() -> None:
+    with pytest.warns(UserWarning, match="an epoch of 7 batches, and now there are 5: the first 3"):
+        _loader().load_state_dict({"batches": 3, "of": 7})
+
+
+def test_a_loader_without_batches_cannot_skip_any() -> None:
+    loader = ResumableLoader(range(4), batch_size=None)
+    loader.load_state_dict({"batches": 1, "of": 4})
+    with pytest.raises(ValueError, match="batch_size=None"):
+        list(loader)
