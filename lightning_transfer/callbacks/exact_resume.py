@@ -72,8 +72,13 @@ class ExactResume(Callback):
         for name, parameter in pl_module.named_parameters():
             if name in saved["gradients"]:
                 parameter.grad = saved["gradients"][name].to(parameter)
-        self._plateau_due = saved["plateau_due"]
-        self._make_up_for_plateau_step(trainer, pl_module, trainer.current_epoch)
+        if trainer.fit_loop.restarted_on_epoch_end:
+            # Counted in steps (`max_steps`), Lightning runs the end of the epoch again, and would count it twice.
+            trainer.fit_loop.epoch_progress.current.processed -= 1
+            trainer.fit_loop.epoch_progress.total.processed -= 1
+        else:
+            self._plateau_due = saved["plateau_due"]
+            self._make_up_for_plateau_step(trainer, pl_module, trainer.current_epoch)
         states = saved["random"]
         if len(states) == trainer.world_size:
             restore_random_states(states[trainer.global_rank], device)
@@ -89,7 +94,7 @@ class ExactResume(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note whether Lightning will leave out the plateau step: it does so in the epoch that it resumed in."""
-        self._plateau_due = trainer.fit_loop.restarting
+        self._plateau_due = trainer.fit_loop.restarting and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the plateau step of the last epoch, for a fit that goes on later."""

@@ -190,7 +190,7 @@ class TransferCLI(LightningCLI):
 
     def _check_checkpoints(self, callbacks: list[Any]) -> None:
         """Refuse options of the default checkpoint where the config has its own."""
-        steps = self.config_init["checkpoint"]["every_n_train_steps"]
+        steps = self.config_init["checkpoint"].every_n_train_steps
         own = next((type(item).__name__ for item in callbacks if isinstance(item, Checkpoint)), None)
         if steps is not None and own is not None and self.arguments.verb == "fit":
             raise UsageError(
@@ -207,7 +207,7 @@ class TransferCLI(LightningCLI):
                 item.dirpath = folder
         if not checkpoints:
             monitor = getattr(self.model, "monitor", None)
-            steps = self.config_init["checkpoint"]["every_n_train_steps"]
+            steps = self.config_init["checkpoint"].every_n_train_steps
             callbacks.append(RunCheckpoint(folder, monitor, getattr(self.model, "monitor_mode", "min"), steps))
 
     def _loggers(self) -> list[Logger]:

@@ -41,8 +41,8 @@ def test_a_fit_resumed_from_any_checkpoint_ends_as_the_uninterrupted_one(name: s
     arguments, options, count = FITS[name]
     whole, saved = run(tmp_path, RandomToy(**arguments), save=True, **options)
     assert len(saved) == count
-    # The last one leaves nothing to do.
-    for path in saved[:-1]:
+    # Counted in steps, the last two leave nothing to do; else the last one.
+    for path in saved[: -2 if "max_steps" in options else -1]:
         again, _ = run(tmp_path, RandomToy(**arguments, seed=5), checkpoint=path, **options)
         assert differences(whole, again) == [], path.name
 
@@ -57,12 +57,11 @@ def test_without_the_callback_a_resumed_fit_draws_other_numbers(tmp_path: Path) 
     assert differences(whole, again) == ["state_dict", "optimizer_states", "random"]
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_workers_load_the_rest_of_the_epoch(workers: int, tmp_path: Path) -> None:
+def test_workers_load_the_rest_of_the_epoch(tmp_path: Path) -> None:
     whole, saved = run(tmp_path, RandomToy(), save=True)
     wanted = {"1-2-batch.ckpt", "2-5-epoch.ckpt"}
     for path in [item for item in saved if item.name in wanted]:
-        again, _ = run(tmp_path, RandomToy(seed=5, workers=workers), checkpoint=path)
+        again, _ = run(tmp_path, RandomToy(seed=5, workers=2), checkpoint=path)
         assert differences(whole, again) == [], path.name
 
 
@@ -178,17 +177,16 @@ def test_each_process_goes_on_from_its_own_state(tmp_path: Path) -> None:
 
 
 def test_gradients_that_several_processes_accumulate_are_not_kept_silently(tmp_path: Path) -> None:
-    """With two processes the gradients are each one's own; the run below says so once, in `resume_run`'s words."""
     fit = trainer([ExactResume()], 1, accumulate_grad_batches=2)
 
-    class TwoAfterThree(Callback):
+    class SaveAmongTwo(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             if batch_idx == 2:
-                trainer.strategy.__class__ = type("Two", (trainer.strategy.__class__,), {"world_size": 2})
+                trainer.strategy.world_size = 2
                 trainer.save_checkpoint(tmp_path / "between.ckpt")
-                trainer.strategy.__class__ = trainer.strategy.__class__.__base__
+                trainer.strategy.world_size = 1
 
-    fit.callbacks.append(TwoAfterThree())
+    fit.callbacks.append(SaveAmongTwo())
     with pytest.warns(UserWarning, match="between two of the 2 batches"):
         fit.fit(Toy())
     assert torch.load(tmp_path / "between.ckpt", weights_only=True)["callbacks"]["ExactResume"]["gradients"] == {}
