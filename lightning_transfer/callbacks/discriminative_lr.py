@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -32,6 +34,9 @@ class DiscriminativeLR(Callback):
     user's rate times its factor, so any scheduler gives its curve times the factor, floors included. Checkpoints
     hold the optimizer in the user's form and load with other factors, or without this callback, too. When the fit
     ends or fails, the optimizer gets its own groups back. Nothing is done in ``validate``, ``test`` and ``predict``.
+
+    Strategies: one device, DDP, and FSDP2 (``ModelParallelStrategy``); others are refused. Under FSDP2 torch itself
+    restores the state only of parameters that take gradients when the checkpoint is read.
 
     While the fit runs, ``optimizer.param_groups`` holds the split groups, so code that picks a group by its index
     finds another one. Lightning's `LearningRateFinder` runs before the groups are split: its rate is the head's.
@@ -98,6 +103,7 @@ class DiscriminativeLR(Callback):
         # Fails now rather than after the data are loaded; the empty map makes it a check of the numbers alone.
         self._ladder(DepthMap((), (), Layer("head", 0), (), ""))
         self._splits: list[SplitOptimizer] = []
+        self._undo: list[Callable[[], None]] = []
         # Of each optimizer: the ramps of layers that opened.
         self._ramps: list[dict[str, Any]] = []
         self._factors: dict[str, float] = {}
@@ -125,7 +131,9 @@ class DiscriminativeLR(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Split the groups and take over the schedulers: both exist by now, and their state is not yet restored."""
-        check_strategy(trainer, self)
+        sharded = any(cls.__name__ == "ModelParallelStrategy" for cls in type(trainer.strategy).__mro__)
+        if not sharded:
+            check_strategy(trainer, self)
         depth_map = self._resolve(pl_module)
         for text in depth_map.warnings:
             rank_zero_warn(text)
@@ -151,10 +159,15 @@ class DiscriminativeLR(Callback):
         self._load_ramps()
         for config in trainer.lr_scheduler_configs:
             self._drive(config.scheduler)
+        if sharded:
+            self._unsplit_checkpoints(trainer.strategy)
         self._factors = self.factors(pl_module)
-        self._compare()
         text = ", ".join(f"{layer} {factor:.3g}" for layer, factor in self._factors.items())
         rank_zero_info(f"DiscriminativeLR: learning rate times {text}.")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say aloud if the checkpoint has other factors: whatever the strategy, it has been loaded by now."""
+        self._compare()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say aloud if a scheduler was made after the groups were split, since it drives the split groups."""
@@ -188,7 +201,7 @@ class DiscriminativeLR(Callback):
         return {"factors": dict(self._factors), "ramps": self._save_ramps()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the factors of the checkpoint for the comparison in `on_fit_start`, and take up the ramps."""
+        """Keep the factors of the checkpoint for the comparison in `on_train_start`, and take up the ramps."""
         self._restored = dict(state_dict["factors"])
         self._ramps = list(state_dict.get("ramps", []))
         # Searches for a rate or a batch size load a checkpoint while the groups are split.
@@ -221,6 +234,23 @@ class DiscriminativeLR(Callback):
             )
         self._restored = None
 
+    def _unsplit_checkpoints(self, strategy: Any) -> None:  # noqa: ANN401 - ModelParallelStrategy of either Lightning
+        """Show the user's groups while FSDP2 saves and loads: it goes by ``param_groups``, not by ``state_dict``."""
+
+        def unsplit(method: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(method)
+            def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the strategy's own signature
+                with ExitStack() as stack:
+                    for split in self._splits:
+                        stack.enter_context(split.unsplit())
+                    return method(*args, **kwargs)
+
+            return run
+
+        for name in ("optimizer_state", "load_checkpoint"):
+            setattr(strategy, name, unsplit(getattr(strategy, name)))
+            self._undo.append(functools.partial(delattr, strategy, name))
+
     def _save_ramps(self) -> list[dict[str, Any]]:
         return [split.rewarm_state() for split in self._splits] if self._splits else self._ramps
 
@@ -231,6 +261,9 @@ class DiscriminativeLR(Callback):
     def _restore(self) -> None:
         # A checkpoint may still be saved after the fit.
         self._ramps = self._save_ramps()
+        for undo in self._undo:
+            undo()
+        self._undo = []
         for split in self._splits:
             split.restore()
         self._splits = []

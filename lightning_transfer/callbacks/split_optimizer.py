@@ -189,6 +189,9 @@ class SplitOptimizer:
             yield
         finally:
             self._inside = False
+            for user, shown in zip(self.users, self.optimizer.param_groups, strict=False):
+                # Whoever loads a state puts new dictionaries in their place.
+                user.update({key: value for key, value in shown.items() if key != "params"})
             self.optimizer.param_groups[:] = real
             changed = [
                 [key for key, value in user.items() if key not in _OWN_KEYS and not _same(old.get(key), value)]
@@ -197,6 +200,14 @@ class SplitOptimizer:
             for part, group in zip(self.parts, real, strict=False):
                 for key in changed[part.owner]:
                     _write(group, key, part.option(key, self.users[part.owner][key]))
+
+    @contextmanager
+    def unsplit(self) -> Iterator[None]:
+        """Show the user's groups to code that saves or loads the optimizer's state past ``state_dict``."""
+        for group, first in zip(self.users, self._first_groups(), strict=True):
+            group.update({key: value for key, value in first.items() if self._is_state(key)})
+        with self.users_view():
+            yield
 
     def adopt(self) -> None:
         """Take a rate or decay that somebody wrote into the real groups as the new one of the user's group."""
@@ -220,12 +231,12 @@ class SplitOptimizer:
 
     def _before_step(self) -> None:
         self.adopt()
-        if self._rewarm is not None:
+        if self._rewarm is not None and not self._inside:
             self._rewarm.before_step()
             self._follow_ramps()
 
     def _after_step(self) -> None:
-        if self._rewarm is not None:
+        if self._rewarm is not None and not self._inside:
             # What was written during the step was meant for the ramps of that step.
             self.adopt()
             self._rewarm.after_step()

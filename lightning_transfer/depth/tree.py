@@ -89,7 +89,8 @@ def _wrapped_child(module: nn.Module) -> str | None:
         wrapped = _WRAPPERS.get(base.__name__)
         if wrapped is not None and wrapped in children:
             return wrapped
-    if kind.__module__.split(".")[0] == "peft":
+    # FSDP2 puts a subclass of its own in the place of a module's class.
+    if any(base.__module__.split(".")[0] == "peft" for base in kind.__mro__):
         # PeftModel.base_model is the tuner, or the model itself for prompt learning; the tuner's `model` is the model.
         if "base_model" in children:
             return "base_model"

@@ -205,6 +205,14 @@ def test_adapters_have_the_rate_of_the_layer_that_they_sit_in(case: str) -> None
         assert watch.rates[0][name] == pytest.approx(0.1)
 
 
+def test_a_wrapper_whose_class_was_exchanged_is_still_one() -> None:
+    """As FSDP2 does it: a subclass made on the spot takes the place of a module's class."""
+    project = Project("bert-lora")
+    for module in (project.model, project.model.base_model):
+        module.__class__ = type(f"FSDP{type(module).__name__}", (type(module),), {"__module__": "torch.distributed"})
+    assert list(DiscriminativeLR().factors(project)) == list(DiscriminativeLR().factors(project.plain[0]))
+
+
 def test_prompts_have_the_heads_rate() -> None:
     for case in ("bert-prompt", "bert-prefix"):
         project, watch = Project(case), Watch()

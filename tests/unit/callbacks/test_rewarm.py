@@ -210,3 +210,12 @@ def test_a_tensor_rate_is_filled_on_a_ramp() -> None:
     step(module, optimizer)
     assert optimizer.param_groups[0]["lr"] is held
     assert held.item() == pytest.approx(0.1 * 0.125)
+
+
+def test_a_step_taken_only_to_make_room_for_a_state_is_none_of_the_ramps() -> None:
+    """torch.distributed.checkpoint steps with a rate of 0, so that there is a state to load into."""
+    module, optimizer, splitter = opened_late()
+    module.backbone.blocks[0].requires_grad_(True)
+    with splitter.unsplit():
+        step(module, optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.1 * (0.125 * 0.25)

@@ -288,6 +288,19 @@ def test_what_an_optimizer_counts_in_its_groups_survives() -> None:
     assert [group["count"] for group in again.param_groups] == counts == [2, 4, 6, 8]
 
 
+def test_what_saves_and_loads_past_the_hooks_sees_the_users_groups() -> None:
+    module, optimizer = (toy := Toy()), Counting(toy.parameters(), lr=0.1)
+    splitter = split(optimizer, module)
+    optimizer.step()
+    with splitter.unsplit():
+        saved = deepcopy(optimizer.state_dict())
+        assert [group["count"] for group in saved["param_groups"]] == [1]
+        saved["param_groups"][0].update(lr=0.7, count=5)
+        optimizer.load_state_dict(saved)
+    assert rates(optimizer) == {key: 0.7 * factor for key, factor in factor_of(module).items()}
+    assert [group["count"] for group in optimizer.param_groups] == [5] * 4
+
+
 @pytest.mark.parametrize(
     ("write", "base"),
     [
