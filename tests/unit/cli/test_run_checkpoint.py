@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch.utils.data import DataLoader
 
 from lightning_transfer.cli.run_checkpoint import RunCheckpoint
-from tests.unit.callbacks.callback_toys import Toy as ToyModule
-from tests.unit.callbacks.callback_toys import loader
 
 Toy = Callable[..., Any]
 
@@ -67,6 +67,11 @@ def test_a_worse_epoch_after_a_resume_does_not_become_the_model(toy: Toy, small:
     assert good["epoch"] == 1
 
 
+class Monitored(BoringModel):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.step(batch))
+
+
 class Written(RunCheckpoint):
     """Remembers after which batch of which epoch `last.ckpt` was written."""
 
@@ -92,7 +97,8 @@ def _moments(folder: Path, every: int | None, epochs: int = 2, **options: Any) -
         enable_model_summary=False,
         **options,
     )
-    fit.fit(ToyModule(), loader(batch_size=4), loader())
+    points = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    fit.fit(Monitored(), DataLoader(points, batch_size=4), DataLoader(points, batch_size=8))
     return callback.moments
 
 
