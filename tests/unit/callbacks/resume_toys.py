@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmarks.kill_and_resume import same
 from lightning_transfer.callbacks import BackboneFreezeUnfreeze, DiscriminativeLR, ExactResume, ForgettingMonitor
 from lightning_transfer.data.loading import Collate, EpochSampler, RecordDataset, ResumableLoader, class_weights
 from lightning_transfer.types import Record
@@ -129,17 +130,6 @@ def run(
     fit.save_checkpoint(folder / "end.ckpt")
     end: dict[str, Any] = torch.load(folder / "end.ckpt", weights_only=True)
     return end, saver.saved
-
-
-def same(left: Any, right: Any) -> bool:
-    """Compare trees of plain values and tensors, bit for bit."""
-    if isinstance(left, Tensor):
-        return isinstance(right, Tensor) and torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
 
 
 def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
