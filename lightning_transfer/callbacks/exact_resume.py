@@ -49,7 +49,7 @@ class ExactResume(Callback):
         """Add the states as plain values and tensors; all processes take part."""
         if "callbacks" not in checkpoint:
             return  # weights only
-        epochs = trainer.fit_loop.epoch_progress.current
+        epochs: Any = trainer.fit_loop.epoch_progress.current
         checkpoint["callbacks"][self.state_key] = {
             "random": _of_all_processes(trainer, random_states(trainer.strategy.root_device)),
             "metrics": {name: value.detach().cpu().clone() for name, value in trainer.callback_metrics.items()},
@@ -74,8 +74,9 @@ class ExactResume(Callback):
                 parameter.grad = saved["gradients"][name].to(parameter)
         if trainer.fit_loop.restarted_on_epoch_end:
             # Counted in steps (`max_steps`), Lightning runs the end of the epoch again, and would count it twice.
-            trainer.fit_loop.epoch_progress.current.processed -= 1
-            trainer.fit_loop.epoch_progress.total.processed -= 1
+            progress: Any = trainer.fit_loop.epoch_progress
+            progress.current.processed -= 1
+            progress.total.processed -= 1
         else:
             self._plateau_due = saved["plateau_due"]
             self._make_up_for_plateau_step(trainer, pl_module, trainer.current_epoch)

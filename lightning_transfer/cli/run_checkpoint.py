@@ -91,7 +91,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._write_last(trainer)
 
     def _write_last(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run or trainer.state.fn != TrainerFn.FITTING:
+        if getattr(trainer, "fast_dev_run", False) or trainer.state.fn != TrainerFn.FITTING:
             return
         # Set before saving, because it is part of the state.
         self.last_model_path = str(Path(self.dirpath or ".") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")

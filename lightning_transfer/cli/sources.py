@@ -54,7 +54,7 @@ def find_source(recipe: Recipe, arguments: Arguments) -> Source:
     run, checkpoint = _place(recipe, arguments)
     wanted = arguments.ckpt_path or _from_configs(arguments)
     if wanted is not None:
-        checkpoint = _checkpoint(wanted, arguments.verb)
+        checkpoint = _checkpoint(wanted, recipe, arguments.verb)
         if run is None and arguments.verb != "fit":
             run = _run_of(checkpoint)
     if checkpoint is None and arguments.verb in _NEEDS_TRAINED:
@@ -99,7 +99,7 @@ def _run_of(checkpoint: Path) -> Path | None:
     return None
 
 
-def _checkpoint(word: str, verb: str) -> Path:
+def _checkpoint(word: str, recipe: Recipe, verb: str) -> Path:
     path = Path(word)
     if path.is_dir() and not (path / ".metadata").is_file():
         options = [path / "checkpoints" / "last.ckpt", path / "model.ckpt"]
@@ -111,7 +111,7 @@ def _checkpoint(word: str, verb: str) -> Path:
     if word in _KEYWORDS:
         raise UsageError(
             f"Expected a file for `ckpt_path`, got the keyword `{word}`. A new run has no checkpoints yet: name one, "
-            "such as `RUN/checkpoints/last.ckpt`."
+            f"such as `RUN/checkpoints/last.ckpt`.{_runs(recipe)}"
         )
     if path.is_dir():
         raise UsageError(f"`{word}` has no `checkpoints/last.ckpt` and no `model.ckpt`: nothing to start from.")

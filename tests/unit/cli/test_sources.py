@@ -89,6 +89,8 @@ def test_the_newest_runs_are_offered(finished: Path, tmp_path: Path, monkeypatch
         _find("test")
     with pytest.raises(UsageError, match=f"Newest runs: runs/toy/{finished.name}"):
         _find("test", "runs/toy")
+    with pytest.raises(UsageError, match=f"keyword `last`.*Newest runs: runs/toy/{finished.name}"):
+        _find("fit", "--ckpt_path", "last")
     with pytest.raises(UsageError, match=r"`.*config\.yaml` is a config"):
         _find("test", finished / "config.yaml")
 
