@@ -143,14 +143,20 @@ class Run:
         steps = [line for line in self.output.read_text().splitlines() if line.startswith("STEP ")]
         return int(steps[-1].split()[1]) if steps else -1
 
+    def ended(self, process: subprocess.Popen[bytes]) -> None:
+        """Fail unless a process that nobody killed ended well."""
+        if process.returncode:
+            raise SystemExit(f"the fit failed ({process.returncode}):\n{self.output.read_text()}")
+
     def halves(self) -> list[Path]:
         """Return the files that are being written now, or were when their process died."""
         return list(self.folder.glob("runs/vision/*/checkpoints/.*.part"))
 
     def finish(self) -> dict[str, Any]:
         """Run to the end; return what the last checkpoint holds."""
-        if self.start().wait():
-            raise SystemExit(f"the fit failed:\n{self.output.read_text()}")
+        process = self.start()
+        process.wait()
+        self.ended(process)
         last = self.last()
         assert last is not None
         state: dict[str, Any] = torch.load(last, weights_only=True)
@@ -164,8 +170,8 @@ def kill_at_step(run: Run, rng: random.Random, first: int, steps: int) -> str | 
         time.sleep(0.001)
     time.sleep(delay)
     process.kill()
-    if process.wait() == 0:
-        return None
+    if process.wait() != -signal.SIGKILL:
+        return run.ended(process)
     half = " (while it wrote a checkpoint)" if clear(run.halves()) else ""
     return f"in step {run.step()}{half}"
 
@@ -192,7 +198,7 @@ def kill_while_writing(run: Run, rng: random.Random, first: int, steps: int) -> 
         process.send_signal(signal.SIGCONT)
         while process.poll() is None and found and run.halves() == found:
             time.sleep(0.001)
-    return None
+    return run.ended(process)
 
 
 def clear(files: Sequence[Path]) -> int:
