@@ -116,6 +116,12 @@ class BackboneFreezeUnfreeze(Callback):
         """Tell two of these callbacks apart that look after different backbones of one module."""
         return self._generate_state_key(backbone=self.backbone)
 
+    @property
+    def open_groups(self) -> tuple[str, ...]:
+        """Names of the groups that are open, from stem to top, less what `limit_open_groups` closes; only in a fit."""
+        count = self._open if self._limit is None else min(self._open, self._limit)
+        return self._groups[len(self._groups) - count :] if self._freezer is not None else ()
+
     def plan(self, module: nn.Module, max_epochs: int | None = None) -> list[Stage]:
         """Return the stages as data, before training.
 

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_transfer.callbacks.forgetting_reading import METRICS
 from lightning_transfer.errors import closest, listing
 
-__all__ = ["ACTIONS", "check_action", "check_arguments", "check_available"]
+__all__ = ["ACTIONS", "check_action", "check_arguments", "check_averaging", "is_averaged"]
 
 ACTIONS: Final = ("log", "stop", "rollback", "refreeze", "interpolate")
-_NOT_YET: Final = ("refreeze", "interpolate")
+_AVERAGING: Final = ("WeightAveraging", "StochasticWeightAveraging")
+"""Callbacks that put other weights into the module when training ends; by name, from both packages of Lightning."""
 _MIN_PROBE: Final = 4  # unbiased CKA is a sum over four distinct inputs
 
 
@@ -45,6 +48,8 @@ def check_action(
     tolerance: Mapping[str, float],
     max_overhead: float | None,
     probes: Mapping[str, Any],
+    monitor: str | None = None,
+    mode: str = "min",
 ) -> None:
     """Refuse an action that is unknown, could never come, or would depend on the machine's speed.
 
@@ -55,6 +60,13 @@ def check_action(
         raise ValueError(
             f"Unknown action on_alarm={action!r}. Known: {', '.join(ACTIONS)}, or a callable(trainer, module, report)."
             f"{closest(action, ACTIONS)}"
+        )
+    if mode not in ("min", "max"):
+        raise ValueError(f"Expected `mode` to be 'min' or 'max', got {mode!r}.")
+    if (monitor is None) == (action == "interpolate"):
+        raise ValueError(
+            "on_alarm='interpolate' needs `monitor`, the logged validation metric to choose by, and only it does; got "
+            f"on_alarm={action!r}, monitor={monitor!r}. Try monitor='val_loss', or monitor='val_macro_f1', mode='max'."
         )
     if action == "log":
         return
@@ -72,14 +84,37 @@ def check_action(
         )
 
 
-def check_available(action: str | Callable[..., Any]) -> None:
-    """Refuse an action that this version does not have yet.
+def is_averaged(trainer: Trainer, callback: Callback) -> bool:
+    """Say whether a callback that comes earlier has put averaged weights into the module when training ends."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(_averages(item) for item in callbacks[: callbacks.index(callback)])
+
+
+def check_averaging(trainer: Trainer, callback: Callback) -> None:
+    """Refuse to interpolate what is then overwritten, and say where averaged weights are not what is seen.
 
     Raises:
-        MisconfigurationException: If the fit would go on without it.
+        MisconfigurationException: If a callback that averages weights comes later than one that interpolates.
     """
-    if isinstance(action, str) and action in _NOT_YET:
-        known = ", ".join(repr(item) for item in ACTIONS if item not in _NOT_YET)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    later = [type(item).__name__ for item in callbacks[callbacks.index(callback) :] if _averages(item)]
+    action = getattr(callback, "on_alarm", "log")
+    if later and action == "interpolate":
         raise MisconfigurationException(
-            f"on_alarm={action!r} is not available in this version. Use {known} or a callable(trainer, module, report)."
+            f"`{later[0]}` comes after ForgettingMonitor in `callbacks`, and would put its average in the place of the "
+            "interpolated weights. Put ForgettingMonitor after it."
         )
+    if later:
+        rank_zero_warn(
+            f"`{later[0]}` comes after ForgettingMonitor in `callbacks`: the last reading is of the weights before the "
+            "average. Put ForgettingMonitor after it."
+        )
+    if action == "rollback" and any(_averages(item) for item in callbacks):
+        rank_zero_warn(
+            "on_alarm='rollback' puts the weights that train back, and not their average, in which the steps that were "
+            "undone go on to count."
+        )
+
+
+def _averages(callback: Callback) -> bool:
+    return any(cls.__name__ in _AVERAGING for cls in type(callback).__mro__)

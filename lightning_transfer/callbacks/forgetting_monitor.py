@@ -5,39 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_transfer.callbacks.ddp import check_strategy
-from lightning_transfer.callbacks.forgetting_arguments import check_action, check_arguments, check_available
-from lightning_transfer.callbacks.forgetting_cadence import Cadence
-from lightning_transfer.callbacks.forgetting_probe import Probe, named_probes, read_probe
-from lightning_transfer.callbacks.forgetting_reading import (
-    METRICS,
-    FeatureReader,
-    Outputs,
-    compare,
-    find_reader,
-    read_outputs,
-    undisturbed,
-    usable_metrics,
+from lightning_transfer.callbacks.forgetting_actions import (
+    Action,
+    CallAction,
+    RefreezeAction,
+    RollbackAction,
+    StopAction,
 )
+from lightning_transfer.callbacks.forgetting_arguments import (
+    check_action,
+    check_arguments,
+    check_averaging,
+    is_averaged,
+)
+from lightning_transfer.callbacks.forgetting_cadence import Cadence
+from lightning_transfer.callbacks.forgetting_interpolate import InterpolateAction
+from lightning_transfer.callbacks.forgetting_meter import Meter, synchronise
+from lightning_transfer.callbacks.forgetting_probe import named_probes, read_probe
+from lightning_transfer.callbacks.forgetting_reading import find_reader, usable_metrics
 from lightning_transfer.callbacks.forgetting_report import (
     AlarmCounter,
     ForgettingReport,
     alarm_text,
+    logged_scores,
     summarise,
     summary_lines,
 )
-from lightning_transfer.callbacks.forgetting_rollback import Rollback
-from lightning_transfer.callbacks.forgetting_store import ReferenceFile, load_reference, pack_reference, store_folders
-from lightning_transfer.errors import CheckpointError, listing
+from lightning_transfer.callbacks.forgetting_store import store_folders
+from lightning_transfer.errors import CheckpointError
 from lightning_transfer.metrics.bootstrap import Interval
 
 __all__ = ["ForgettingMonitor"]
@@ -52,7 +55,9 @@ class ForgettingMonitor(Callback):
     probe is read once and kept in CPU memory. The reference goes into a small file beside each checkpoint; a run that
     is resumed without that file is an error.
 
-    ``history`` holds a report of each check, ``summary`` the first, worst and last reading and the cost, after the fit.
+    ``history`` holds a report of each check. After the fit ``summary`` holds the first, worst and last reading, the
+    cost, and the ``curve`` of forgetting against the run's own scores. With a callback that averages weights, such as
+    Lightning's `WeightAveraging`, checks read the weights that train, and the last one the average: put it first.
 
     Args:
         probe: Data of the source task, labels optional: a Dataset, DataLoader or LightningDataModule (its validation
@@ -63,6 +68,8 @@ class ForgettingMonitor(Callback):
         metrics: ``agreement``, ``kl``, ``accuracy`` (they need ``head``), ``cosine``, ``cka``, ``l2``, ``knn``.
             ``accuracy`` and ``knn`` need labels.
         backbone: Dotted name inside the LightningModule; None finds it. With several, ``feature_fn`` is needed.
+        downstream_head: Dotted name or names of the new head; None finds it, also inside the backbone. What
+            `BackboneFreezeUnfreeze` calls ``head``.
         n_probe: Inputs of each probe. 512 put about 0.04 of a share on either side of an interval.
         every_n_epochs: Epochs between checks.
         every_n_steps: Optimizer steps between checks, instead of epochs.
@@ -72,8 +79,14 @@ class ForgettingMonitor(Callback):
             interval is past.
         confirm: Checks in a row past the tolerance that make an alarm.
         on_alarm: ``"log"`` warns, ``"stop"`` ends the fit, ``"rollback"`` puts the weights and optimizer state of the
-            last good check back and goes on (the second time without a good check in between, it also stops), or
-            ``callable(trainer, module, report)`` on every rank.
+            last good check back and goes on (the second time without a good check in between, it also stops),
+            ``"refreeze"`` closes the deepest open layer group of the trainer's `BackboneFreezeUnfreeze`,
+            ``"interpolate"`` only warns, but when the fit ends it mixes pretrained and fine-tuned backbone (WiSE-FT,
+            https://arxiv.org/abs/2109.01903): of ten mixtures within every tolerance, the module and a checkpoint
+            ``interpolated-alpha=0.60.ckpt`` get the one that is best by ``monitor``. A
+            ``callable(trainer, module, report)`` is called on every rank.
+        monitor: Logged validation metric of the new task that ``"interpolate"`` chooses by.
+        mode: ``min`` if a smaller ``monitor`` is better, else ``max``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -93,6 +106,7 @@ class ForgettingMonitor(Callback):
         feature_fn: Callable[[Any, Any], Any] | None = None,
         metrics: Sequence[str] = ("agreement", "kl", "cosine", "cka"),
         backbone: str | Sequence[str] | None = None,
+        downstream_head: str | Sequence[str] | None = None,
         n_probe: int = 512,
         every_n_epochs: int = 1,
         every_n_steps: int | None = None,
@@ -100,12 +114,15 @@ class ForgettingMonitor(Callback):
         tolerance: Mapping[str, float] | None = None,
         confirm: int = 2,
         on_alarm: str | Callable[[Any, Any, Any], Any] = "log",
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
     ) -> None:
         self.probes = named_probes(probe)
         self.head = head
         self.feature_fn = feature_fn
         self.metrics = tuple(metrics)
         self.backbone = backbone
+        self.downstream_head = downstream_head
         self.n_probe = n_probe
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
@@ -113,8 +130,10 @@ class ForgettingMonitor(Callback):
         self.tolerance = dict(tolerance or {})
         self.confirm = confirm
         self.on_alarm = on_alarm
+        self.monitor = monitor
+        self.mode = mode
         check_arguments(self.metrics, self.tolerance, n_probe, confirm)
-        check_action(on_alarm, self.tolerance, max_overhead, self.probes)
+        check_action(on_alarm, self.tolerance, max_overhead, self.probes, monitor, mode)
         self._reset()
 
     def _reset(self) -> None:
@@ -125,22 +144,21 @@ class ForgettingMonitor(Callback):
             "reference": None,
             "sha256": None,
             "strikes": {},
-            "snapshot": None,
-            "rolled_back": False,
             "checked_step": -1,
             "probe_seconds": 0.0,
             "run_seconds": 0.0,
         }
         self._cadence = Cadence(self.every_n_epochs, self.every_n_steps, self.max_overhead)
         self._alarms = AlarmCounter({}, self.confirm)
-        self._reader = FeatureReader(None)
-        self._probes: list[Probe] = []
-        self._usable: dict[str, tuple[str, ...]] = {}
-        self._reference: dict[str, Outputs] = {}
-        self._file: ReferenceFile | None = None
-        self._rollback: Rollback | None = None
+        self._meter: Meter | None = None
+        self._action = self._make_action()
         self._cost = self._started = self._probing_since = 0.0
         self._training_since = 0.0, 0.0
+
+    @property
+    def interpolated_path(self) -> str:
+        """The checkpoint that ``"interpolate"`` wrote; empty where there is none."""
+        return self._action.path if isinstance(self._action, InterpolateAction) else ""
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
@@ -149,8 +167,9 @@ class ForgettingMonitor(Callback):
         if stage != "fit":
             return
         check_strategy(trainer, self)
-        check_available(self.on_alarm)
+        check_averaging(trainer, self)
         self._reset()
+        self._action.setup(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to resume a run that was not watched from its start."""
@@ -164,18 +183,8 @@ class ForgettingMonitor(Callback):
         """Read the probes, and take the reference: here weights are on their device and restored, but not trained."""
         self._started = time.perf_counter()
         with self._probing(pl_module):
-            self._reader = find_reader(pl_module, self.backbone, self.head, self.feature_fn)
-            self._probes = [read_probe(name, item, self.n_probe, trainer) for name, item in self.probes.items()]
-            self._usable = usable_metrics(self._probes, self.metrics, self.head is not None)
-            self._alarms = self._counter()
-            if self._state["reference"] is None:
-                self._take_reference(trainer, pl_module)
-            else:
-                self._load_reference(trainer)
-            if self.on_alarm == "rollback":
-                token = str(self._state["sha256"])[:12]
-                self._rollback = Rollback(trainer, self._state["snapshot"], token, self._state["rolled_back"])
-                self._rollback.prepare(trainer, pl_module, pending=any(self._alarms.strikes.values()))
+            self._meter = self._begin(trainer, pl_module)
+            self._action.start(trainer, pl_module, str(self._state["sha256"])[:12], self._alarms.pending)
         self._cadence.start(trainer.global_step)
         self._training_since = time.perf_counter() - self._started, self._state["probe_seconds"]
 
@@ -196,29 +205,37 @@ class ForgettingMonitor(Callback):
         if self._cadence.epoch_is_due(trainer.current_epoch) and self._takes(trainer):
             self._check(trainer, pl_module, on_step=False)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether what ``"interpolate"`` will choose by is logged."""
+        if isinstance(self._action, InterpolateAction) and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._action.validated(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the final weights, unless they were just checked, and report first, worst and last."""
-        if self._state["checked_step"] != trainer.global_step:
+        """Check the final weights, unless they were just checked, interpolate if asked, and report."""
+        if self._state["checked_step"] != trainer.global_step or is_averaged(trainer, self):
             self._check(trainer, pl_module, on_step=None)
+        found = {}
+        if isinstance(self._action, InterpolateAction):
+            found = self._interpolate(trainer, pl_module, self._action)
         run_seconds = self._state["run_seconds"] + time.perf_counter() - self._started
-        self.summary = summarise(self.history, self._state["probe_seconds"], run_seconds)
+        self.summary = {**summarise(self.history, self._state["probe_seconds"], run_seconds), **found}
         rank_zero_info(summary_lines(self.summary))
-        if self._rollback is not None:
-            self._rollback.finish(trainer, pending=any(self._alarms.strikes.values()))
+        self._action.finish(trainer, self._alarms.pending)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the reference beside the checkpoint, before the checkpoint itself is written."""
-        if self._file is not None and trainer.is_global_zero:
-            self._file.write(store_folders(trainer))
+        if self._meter is not None and self._meter.file is not None and trainer.is_global_zero:
+            self._meter.file.write(store_folders(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Free the probes; the reference stays, since a checkpoint may still be saved."""
-        self._probes = []
+        if self._meter is not None:
+            self._meter.probes = []
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free probes and reference; ``history`` and ``summary`` stay."""
         if stage == "fit":
-            self._probes, self._reference, self._file = [], {}, None
+            self._meter = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values: the reference's name and hash, all reports, the cadence and the alarms so far."""
@@ -227,8 +244,7 @@ class ForgettingMonitor(Callback):
             **self._state,
             "run_seconds": self._state["run_seconds"] + running,
             "strikes": dict(self._alarms.strikes) if self._alarms.tolerance else self._state["strikes"],
-            "snapshot": self._rollback.name if self._rollback is not None else self._state["snapshot"],
-            "rolled_back": self._rollback.repeated if self._rollback is not None else self._state["rolled_back"],
+            "action": self._action.state_dict(),
             "stretch": self._cadence.stretch,
             "cost": self._cost,
             "history": [report.to_dict() for report in self.history],
@@ -239,108 +255,67 @@ class ForgettingMonitor(Callback):
         self.history = [ForgettingReport.from_dict(item) for item in state_dict["history"]]
         self._state = {key: state_dict[key] for key in self._state}
         self._cost = state_dict["cost"]
+        self._action.load_state_dict(state_dict["action"])
         if self.max_overhead is not None:
             self._cadence.stretch = state_dict["stretch"]
 
-    # ---- measuring ---------------------------------------------------------------------------------------------------
+    # ---- checking ----------------------------------------------------------------------------------------------------
 
-    def _take_reference(self, trainer: Trainer, module: LightningModule) -> None:
-        """Measure all probes, and the first batch of each again: that tells the cost, and whether 0 can be read."""
-        self._reference = self._measure(trainer, module, self._probes)
-        first = [Probe(item.name, item.proxy, item.batches[:1], None, "") for item in self._probes]
-        _synchronise(module)
-        start = time.perf_counter()
-        again = self._measure(trainer, module, first)
-        middle = time.perf_counter()
-        share = sum(len(item.features) for item in again.values())
-        total = sum(len(item.features) for item in self._reference.values())
-        current = {name: outputs.with_first(again[name]) for name, outputs in self._reference.items()}
-        readings = self._readings(trainer, current)
-        self._cost = (middle - start) * total / share + time.perf_counter() - middle
-        self._file = pack_reference(self._reference, self._probes)
-        # All ranks remember rank 0's file: theirs may differ in the last digits.
-        name, sha256 = trainer.strategy.broadcast((self._file.name, self._file.sha256))
-        self._state.update(reference=name, sha256=sha256, checked_step=trainer.global_step)
-        odd = [key for key, reading in readings.items() if reading.value]
-        undefined = [f"{key} ({readings[key].reason})" for key in self._alarms.tolerance if readings[key].value is None]
-        if undefined:
-            raise MisconfigurationException(
-                f"`tolerance` names what this probe cannot show: {listing(undefined)}. Take another metric or probe."
-            )
-        if odd:
-            rank_zero_warn(
-                f"ForgettingMonitor: measured twice before training, {listing(odd)} is not exactly 0 (largest "
-                f"{max(readings[key].value or 0.0 for key in odd):.2g}). Something in the model is random in eval mode."
-            )
+    def _begin(self, trainer: Trainer, module: LightningModule) -> Meter:
+        """Read the probes and take the reference, or that of a resumed run."""
+        reader = find_reader(module, self.backbone, self.head, self.feature_fn, self.downstream_head)
+        probes = [read_probe(name, item, self.n_probe, trainer) for name, item in self.probes.items()]
+        meter = Meter(reader, probes, usable_metrics(probes, self.metrics, self.head is not None))
+        limits = meter.limits(self.tolerance, proxies=True)
+        self._alarms = AlarmCounter(limits, self.confirm)
+        self._alarms.strikes.update({key: n for key, n in self._state["strikes"].items() if key in limits})
+        if self._state["reference"] is not None:
+            meter.load_reference(trainer, self._state["reference"], self._state["sha256"])
+            return meter
+        readings, name, sha256 = meter.take_reference(trainer, module, tuple(limits))
+        self._cost = meter.cost
+        self._state.update(reference=name, sha256=sha256)
         self._record(trainer, readings, ())
         self._publish(trainer, None, readings)
-
-    def _load_reference(self, trainer: Trainer) -> None:
-        """Read the reference on rank 0, which alone compares; all ranks raise if that fails."""
-        message = ""
-        if trainer.is_global_zero:
-            folders, with_logits = store_folders(trainer, resumed=True), self._reader.head is not None
-            try:
-                self._file, self._reference = load_reference(
-                    self._state["reference"], self._state["sha256"], folders, self._probes, with_logits
-                )
-            except CheckpointError as error:
-                message = str(error)
-        message = trainer.strategy.broadcast(message)
-        if message:
-            raise CheckpointError(message)
-
-    def _measure(self, trainer: Trainer, module: LightningModule, probes: Sequence[Probe]) -> dict[str, Outputs]:
-        """Measure probes on all ranks alike, so that a forward that communicates cannot hang."""
-        with undisturbed(module, self._reader.head_module(module)):
-            return {probe.name: read_outputs(self._reader, module, trainer, probe.batches) for probe in probes}
-
-    def _readings(self, trainer: Trainer, current: Mapping[str, Outputs]) -> dict[str, Interval]:
-        """Compare on rank 0, and tell all ranks, so that all decide alike."""
-        readings: dict[str, Interval] = {}
-        if trainer.is_global_zero:
-            for probe in self._probes:
-                name = probe.name
-                found = compare(self._reference[name], current[name], probe.labels, self._usable[name])
-                readings.update({probe.key(metric): reading for metric, reading in found.items()})
-        return dict(trainer.strategy.broadcast(readings))
+        return meter
 
     def _check(self, trainer: Trainer, module: LightningModule, *, on_step: bool | None) -> None:
-        """Measure, log, and act where an alarm goes off."""
+        """Measure, log, and act where an alarm goes off; proxies only warn."""
+        meter = self._ready()
         with self._probing(module):
-            readings = self._readings(trainer, self._measure(trainer, module, self._probes))
+            readings = meter.read(trainer, module)
             alarms = self._alarms.update(readings)
             report = self._record(trainer, readings, alarms)
         self._publish(trainer, None if on_step is None else module, readings, bool(on_step))
-        proxies = tuple(probe.key(metric) for probe in self._probes if probe.proxy for metric in METRICS)
         if alarms:
             rank_zero_warn(alarm_text(report, alarms, self._alarms.tolerance, self.confirm))
-        if set(alarms) - set(proxies):
-            self._act(trainer, module, report)
-        elif self._rollback is not None and not any(n for key, n in self._alarms.strikes.items() if key not in proxies):
+        own = meter.limits(self.tolerance, proxies=False)
+        if any(key in own for key in alarms):
+            if self._action.alarm(trainer, module, report, final=on_step is None):
+                self._alarms.reset()
+                if self._action.changes_weights:
+                    self._state["checked_step"] = -1
+        elif not any(self._alarms.strikes[key] for key in own):
             with self._probing(module):
-                self._rollback.keep(trainer, module)
+                self._action.good(trainer, module)
 
-    def _act(self, trainer: Trainer, module: LightningModule, report: ForgettingReport) -> None:
-        """Do what the user asked for."""
-        if callable(self.on_alarm):
-            self.on_alarm(trainer, module, report)
-        elif self.on_alarm == "stop":
-            trainer.should_stop = True
-        elif self._rollback is not None:
-            self._rollback.roll_back(trainer, module)
-            self._alarms.reset()
-            self._state["checked_step"] = -1  # the weights are no longer those that were checked
+    def _interpolate(self, trainer: Trainer, module: LightningModule, action: InterpolateAction) -> dict[str, Any]:
+        """Search the best mixture of weights; return what was found, for the summary."""
+        start = time.perf_counter()
+        meter = self._ready()
+        limits = meter.limits(self.tolerance, proxies=False)
+        readings = action.search(trainer, module, lambda: meter.read(trainer, module), limits)
+        self._probing_since = time.perf_counter()
+        if readings is not None:
+            self._record(trainer, readings, ())
+            self._publish(trainer, None, readings)
+        seconds = time.perf_counter() - start
+        return {"interpolation": {**action.result, "checkpoint": action.path, "seconds": seconds}}
 
     def _record(self, trainer: Trainer, readings: Mapping[str, Interval], alarms: tuple[str, ...]) -> ForgettingReport:
         """Add a report to the history."""
-        ours = tuple(f"{kind}_" for kind in ("forgetting", "drift"))
-        scores = {
-            key: float(value)
-            for key, value in trainer.callback_metrics.items()
-            if isinstance(value, Tensor) and value.numel() == 1 and not key.startswith(ours)
-        }
         seconds = time.perf_counter() - self._probing_since
+        scores = logged_scores(trainer.callback_metrics)
         report = ForgettingReport(trainer.global_step, trainer.current_epoch, readings, scores, alarms, seconds)
         self.history.append(report)
         self._state["checked_step"] = trainer.global_step
@@ -358,17 +333,15 @@ class ForgettingMonitor(Callback):
                 module.log(key, value, logger=False, on_step=on_step, on_epoch=not on_step, sync_dist=not on_step)
 
     # ---- private helpers ---------------------------------------------------------------------------------------------
-    def _counter(self) -> AlarmCounter:
-        """Make the counter of the metrics with a tolerance, with the counts of a resumed run."""
-        limits = {
-            probe.key(metric): self.tolerance[metric]
-            for probe in self._probes
-            for metric in self._usable[probe.name]
-            if metric in self.tolerance
-        }
-        counter = AlarmCounter(limits, self.confirm)
-        counter.strikes.update({key: count for key, count in self._state["strikes"].items() if key in limits})
-        return counter
+    def _make_action(self) -> Action:
+        """Make what does as ``on_alarm`` says."""
+        if callable(self.on_alarm):
+            return CallAction(self.on_alarm)
+        if self.on_alarm == "interpolate":
+            return InterpolateAction(str(self.monitor), self.mode, self.backbone, self.downstream_head)
+        if self.on_alarm == "refreeze":
+            return RefreezeAction(self.backbone)
+        return {"stop": StopAction, "rollback": RollbackAction}.get(self.on_alarm, Action)()
 
     def _takes(self, trainer: Trainer) -> bool:
         """Say whether a due check is taken, by what checks cost and training took so far."""
@@ -376,18 +349,18 @@ class ForgettingMonitor(Callback):
         seconds = time.perf_counter() - self._started - started - (self._state["probe_seconds"] - probed)
         return self._cadence.takes(trainer, self._cost, seconds)
 
+    def _ready(self) -> Meter:
+        """Return what to measure with."""
+        if self._meter is None:
+            raise RuntimeError("ForgettingMonitor measures in a fit only, from `on_train_start` on.")
+        return self._meter
+
     @contextmanager
     def _probing(self, module: LightningModule) -> Iterator[None]:
         """Count the time of what is done inside as the monitor's own."""
-        _synchronise(module)
+        synchronise(module)
         self._probing_since = time.perf_counter()
         try:
             yield
         finally:
             self._state["probe_seconds"] += time.perf_counter() - self._probing_since
-
-
-def _synchronise(module: LightningModule) -> None:
-    """Wait for training steps still in flight, so that their time is not counted as the monitor's."""
-    if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -26,16 +24,26 @@ from torch.utils.data import (
     Subset,
 )
 
+from lightning_transfer.callbacks.forgetting_random import SEED, fixed_rng
 from lightning_transfer.errors import closest
 
-__all__ = ["PROXIES", "Probe", "input_of", "isolated_rng", "labels_of", "named_probes", "read_probe"]
+__all__ = [
+    "PROXIES",
+    "Probe",
+    "count_inputs",
+    "input_of",
+    "is_stream",
+    "labels_of",
+    "named_probes",
+    "read_probe",
+    "training_batches",
+]
 
 PROXIES = ("target", "noise")
 """Stand-ins for source data: what they show is drift, not forgetting."""
 
 _LABEL_KEYS = ("target", "targets", "label", "labels", "y")
 _BATCH_SIZE = 64
-_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -64,30 +72,6 @@ class Probe:
             ('forgetting_cka', 'drift_street_cka')
         """
         return "_".join(part for part in ("drift" if self.proxy else "forgetting", self.name, metric) if part)
-
-
-@contextmanager
-def isolated_rng(*generators: torch.Generator | None) -> Iterator[None]:
-    """Put the global random states, and those of the given generators, back on exit, also after an error."""
-    cuda = torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-    # Each generator once: the states below are set in turn.
-    own = {id(generator): generator for generator in generators if generator is not None}
-    states = [(generator, generator.get_state()) for generator in own.values()]
-    python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if cuda else []
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(devices)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
-        for generator, state in states:
-            generator.set_state(state)
 
 
 def named_probes(probe: Any) -> dict[str, Any]:  # noqa: ANN401 - the kinds of probe share no type
@@ -142,7 +126,7 @@ def read_probe(name: str, probe: Any, n_probe: int, trainer: Trainer) -> Probe: 
     finally:
         if attach:
             probe.trainer = None
-    size = sum(_length(input_of(batch)) for batch in batches)
+    size = sum(count_inputs(input_of(batch)) for batch in batches)
     if size < 4:
         raise MisconfigurationException(
             f"The probe {name or 'data'!r} has {size} inputs; unbiased CKA and an interval need at least 4."
@@ -155,15 +139,36 @@ def read_probe(name: str, probe: Any, n_probe: int, trainer: Trainer) -> Probe: 
 
 def _read(probe: Any, n_probe: int, trainer: Trainer) -> list[Any]:  # noqa: ANN401
     """Read the batches from a fixed random state, and put back the states there were."""
-    with isolated_rng(*_generators(probe)):
-        random.seed(_SEED)
-        np.random.seed(_SEED)
-        torch.default_generator.manual_seed(_SEED)
+    with fixed_rng(probe):
         if isinstance(probe, str) and probe == "target":
             return list(_from_dataset(*_training_data(trainer, prefer_validation=True), n_probe))
         if isinstance(probe, str):
             return list(_noise(trainer, n_probe))
         return list(_from_source(probe, n_probe, trainer))
+
+
+def is_stream(trainer: Trainer) -> bool:
+    """Say whether the training data come from a stream, of which nothing can be read without being missed."""
+    loader = _first_loader(trainer.train_dataloader)
+    return loader is None or isinstance(loader.dataset, IterableDataset)
+
+
+def training_batches(trainer: Trainer, count: int) -> Iterator[Any]:
+    """Read batches of ``count`` evenly spaced training inputs, or of a stream's first; the same ones in each call.
+
+    The random states stand still meanwhile. Of several loaders the first is read.
+
+    Args:
+        trainer: Of the fit.
+        count: Inputs to read, at most.
+    """
+    loader = _first_loader(trainer.train_dataloader)
+    stream: Any = trainer.train_dataloader if loader is None else loader
+    with fixed_rng(loader):
+        if loader is None or is_stream(trainer):
+            yield from _until(stream, count)
+        else:
+            yield from _from_dataset(loader.dataset, loader, count)
 
 
 def input_of(batch: Any) -> Any:  # noqa: ANN401 - any batch
@@ -200,7 +205,7 @@ def labels_of(batch: Any) -> Tensor | None:  # noqa: ANN401 - any batch
         label = batch[1]
     if not isinstance(label, Tensor) or label.ndim != 1 or label.is_floating_point() or label.is_complex():
         return None
-    if len(label) != _length(input_of(batch)) or bool((label < 0).any()):
+    if len(label) != count_inputs(input_of(batch)) or bool((label < 0).any()):
         return None
     return label.detach().cpu().long()
 
@@ -213,13 +218,6 @@ def _is_data_module(item: Any) -> bool:  # noqa: ANN401
 def _is_sequence(item: Any) -> bool:  # noqa: ANN401
     """Know data sets that inherit nothing, such as those of Hugging Face."""
     return hasattr(item, "__len__") and hasattr(item, "__getitem__") and not isinstance(item, Mapping | str | Tensor)
-
-
-def _generators(probe: Any) -> list[torch.Generator | None]:  # noqa: ANN401
-    """Return the generators that reading a loader would advance."""
-    parts = (probe, getattr(probe, "sampler", None), getattr(getattr(probe, "batch_sampler", None), "sampler", None))
-    found = [getattr(part, "generator", None) for part in parts]
-    return [item for item in found if isinstance(item, torch.Generator)]
 
 
 def _from_source(probe: Any, n_probe: int, trainer: Trainer) -> Iterator[Any]:  # noqa: ANN401
@@ -263,7 +261,7 @@ def _from_dataset(
     # Without a batch sampler the loader does not batch, and its collate function takes single items.
     collate = loader.collate_fn if loader is not None and loader.batch_sampler is not None else None
     # A generator of its own: a loader draws its workers' base seed even without workers.
-    own = torch.Generator().manual_seed(_SEED)
+    own = torch.Generator().manual_seed(SEED)
     return iter(DataLoader(Subset(dataset, indices), batch_size=batch_size, collate_fn=collate, generator=own))
 
 
@@ -272,7 +270,7 @@ def _until(loader: Iterable[Any], n_probe: int) -> Iterator[Any]:
     seen = 0
     for batch in loader:
         yield batch
-        seen += _length(input_of(batch))
+        seen += count_inputs(input_of(batch))
         if seen >= n_probe:
             return
 
@@ -330,7 +328,7 @@ def _noise(trainer: Trainer, n_probe: int) -> Iterator[Tensor]:
         raise MisconfigurationException(
             f'The probe "noise" needs inputs that are tensors of floats or bytes, got {kind}. Use "target".'
         )
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(SEED)
     for start in range(0, n_probe, _BATCH_SIZE):
         shape = (min(_BATCH_SIZE, n_probe - start), *example.shape[1:])
         if example.dtype == torch.uint8:
@@ -339,7 +337,7 @@ def _noise(trainer: Trainer, n_probe: int) -> Iterator[Tensor]:
             yield torch.randn(shape, generator=generator).to(example.dtype)
 
 
-def _length(value: Any) -> int:  # noqa: ANN401
+def count_inputs(value: Any) -> int:  # noqa: ANN401
     """Return the number of inputs in a batch."""
     if isinstance(value, Mapping):
         value = next((item for item in value.values() if isinstance(item, Tensor)), [])

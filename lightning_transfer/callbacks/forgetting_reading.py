@@ -15,7 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_transfer.callbacks.forgetting_probe import Probe, input_of, isolated_rng
+from lightning_transfer.callbacks.forgetting_probe import Probe, input_of
+from lightning_transfer.callbacks.forgetting_random import isolated_rng
 from lightning_transfer.depth import resolve_depth
 from lightning_transfer.depth.tree import build_tree
 from lightning_transfer.errors import closest, listing
@@ -36,6 +37,7 @@ __all__ = [
     "METRICS",
     "FeatureReader",
     "Outputs",
+    "call_with",
     "compare",
     "find_reader",
     "read_outputs",
@@ -124,7 +126,7 @@ class FeatureReader:
             for name in self.inner_heads:
                 handle = _submodule(module, name, "head").register_forward_pre_hook(capture, with_kwargs=True)
                 stack.callback(handle.remove)
-            output = _call(backbone, inputs)
+            output = call_with(backbone, inputs)
         if self.inner_heads and not captured:
             raise MisconfigurationException(
                 f"`{self.backbone or type(module).__name__}` did not call its head `{listing(self.inner_heads)}`, so "
@@ -138,6 +140,7 @@ def find_reader(
     backbone: str | Sequence[str] | None,
     head: str | nn.Module | None,
     feature_fn: Callable[[Any, Any], Any] | None,
+    downstream_head: str | Sequence[str] | None = None,
 ) -> FeatureReader:
     """Find where the features of a module come from.
 
@@ -151,13 +154,14 @@ def find_reader(
     if isinstance(backbone, str):
         _submodule(module, backbone, "backbone")
     try:
-        depth = resolve_depth(module, backbone=backbone)
+        depth = resolve_depth(module, backbone=backbone, head=downstream_head)
     except ValueError as error:
-        if isinstance(backbone, str):  # Nothing says that there is a new head inside: its output is the features.
-            return FeatureReader(backbone, (), head, None)
+        if isinstance(backbone, str) and downstream_head is None:
+            return FeatureReader(backbone, (), head, None)  # Nothing says that a head is inside: its output counts.
         raise MisconfigurationException(
-            f"ForgettingMonitor did not find where the features are: {error} Here: pass `backbone=NAME` of what "
-            "returns features, or `feature_fn=(module, batch) -> features`."
+            f"ForgettingMonitor did not find where the features are: {error} Here `head` is the source task's: pass "
+            "`downstream_head=NAME` of what is new, `backbone=NAME` of what returns features, or "
+            "`feature_fn=(module, batch) -> features`."
         ) from error
     if len(depth.backbones) != 1:
         raise MisconfigurationException(
@@ -346,7 +350,7 @@ def _submodule(module: nn.Module, name: str, argument: str) -> nn.Module:
         ) from None
 
 
-def _call(backbone: nn.Module, inputs: Any) -> Any:  # noqa: ANN401
+def call_with(backbone: nn.Module, inputs: Any) -> Any:  # noqa: ANN401 - what a network takes and returns
     """Pass the input as the backbone takes it: a dict by keyword where ``forward`` names its keys."""
     if not isinstance(inputs, Mapping):
         return backbone(inputs)

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from lightning_transfer.metrics.bootstrap import Interval
 
-__all__ = ["AlarmCounter", "ForgettingReport", "alarm_text", "summarise", "summary_lines"]
+__all__ = ["AlarmCounter", "ForgettingReport", "alarm_text", "curve", "logged_scores", "summarise", "summary_lines"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class AlarmCounter:
         self.confirm = confirm
         self.strikes = dict.fromkeys(self.tolerance, 0)
 
+    @property
+    def pending(self) -> bool:
+        """Whether the last check was past a tolerance."""
+        return any(self.strikes.values())
+
     def update(self, readings: Mapping[str, Interval]) -> tuple[str, ...]:
         """Count one check; return the keys whose alarm goes off now. It goes off once in a row of bad checks."""
         for key, limit in self.tolerance.items():
@@ -89,8 +96,44 @@ class AlarmCounter:
         self.strikes = dict.fromkeys(self.tolerance, 0)
 
 
+def logged_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the run's own metrics of all that was logged, as numbers.
+
+    Example:
+        >>> import torch
+        >>> logged_scores({"val_f1": torch.tensor(0.5), "forgetting_kl": torch.tensor(0.1)})
+        {'val_f1': 0.5}
+    """
+    return {
+        key: float(value)
+        for key, value in metrics.items()
+        if isinstance(value, Tensor) and value.numel() == 1 and not key.startswith(("forgetting_", "drift_"))
+    }
+
+
+def curve(history: Sequence[ForgettingReport]) -> list[dict[str, Any]]:
+    """Return forgetting against the run's own scores, a point for each check, as plain values for a plot.
+
+    The first point is from before training: it has no forgetting and no score yet. Numbers that JSON lacks are None.
+
+    Example:
+        >>> report = ForgettingReport(3, 0, {"forgetting_kl": Interval(0.5, 0.4, 0.6, n=9)}, {"val_f1": 0.75})
+        >>> curve([report])
+        [{'step': 3, 'epoch': 0, 'forgetting': {'forgetting_kl': 0.5}, 'scores': {'val_f1': 0.75}}]
+    """
+    return [
+        {
+            "step": report.step,
+            "epoch": report.epoch,
+            "forgetting": {key: reading.value for key, reading in report.readings.items()},
+            "scores": {key: value if math.isfinite(value) else None for key, value in report.scores.items()},
+        }
+        for report in history
+    ]
+
+
 def summarise(history: Sequence[ForgettingReport], probe_seconds: float, run_seconds: float) -> dict[str, Any]:
-    """Return the first, worst and last reading of each key, and what measuring cost.
+    """Return the first, worst and last reading of each key, the curve, and what measuring cost.
 
     The first is the first check after training began: before it, every reading is 0 by construction.
 
@@ -113,6 +156,7 @@ def summarise(history: Sequence[ForgettingReport], probe_seconds: float, run_sec
         "metrics": metrics,
         "checks": len(checks),
         "alarms": [{"step": report.step, "keys": list(report.alarms)} for report in history if report.alarms],
+        "curve": curve(history),
         "seconds": probe_seconds,
         "cost_percent": 100.0 * probe_seconds / run_seconds if run_seconds > 0 else 0.0,
     }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 import torch
@@ -16,7 +19,17 @@ from lightning_transfer.callbacks.forgetting_reading import Outputs
 from lightning_transfer.errors import CheckpointError
 from lightning_transfer.files import atomic
 
-__all__ = ["ReferenceFile", "load_reference", "pack_reference", "store_folders"]
+__all__ = [
+    "ReferenceFile",
+    "copy_file",
+    "exists",
+    "join",
+    "load_reference",
+    "open_to_write",
+    "pack_reference",
+    "remove_file",
+    "store_folders",
+]
 
 _PARENTS = 3
 
@@ -39,9 +52,10 @@ class ReferenceFile:
     def write(self, folders: Sequence[str]) -> None:
         """Write the file into each folder that lacks it; a killed run leaves no half-written one."""
         for folder in folders:
-            path = _join(folder, self.name)
-            if not _exists(path):
-                _write(path, self.content)
+            path = join(folder, self.name)
+            if not exists(path):
+                with open_to_write(path) as file:
+                    file.write(self.content)
 
 
 def pack_reference(outputs: Mapping[str, Outputs], probes: Sequence[Probe]) -> ReferenceFile:
@@ -77,7 +91,7 @@ def load_reference(
         CheckpointError: If the file is missing or changed, or was measured on other probes. A new reference would
             count from the resumed weights and hide what was forgotten before.
     """
-    path = next((item for folder in folders if _exists(item := _join(folder, name))), None)
+    path = next((item for folder in folders if exists(item := join(folder, name))), None)
     if path is None:
         raise CheckpointError(
             f"The reference of ForgettingMonitor, `{name}`, is missing; looked in {', '.join(folders)}. Put the file "
@@ -132,20 +146,35 @@ def store_folders(trainer: Trainer, *, resumed: bool = False) -> list[str]:
     return list(dict.fromkeys(folders)) or [str(trainer.default_root_dir)]
 
 
-def _join(folder: str, name: str) -> str:
+def join(folder: str, name: str) -> str:
+    """Return the path of a file in a folder, or in an object store's."""
     return f"{folder.rstrip('/')}/{name}" if "://" in folder else os.path.join(folder, name)
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+    """Say whether there is such a file, also in an object store."""
     system, inside = fsspec.core.url_to_fs(path)
     return bool(system.exists(inside))
 
 
-def _write(path: str, content: bytes) -> None:
-    """Write atomically; object stores show a file only when it is closed."""
+@contextmanager
+def open_to_write(path: str) -> Iterator[Any]:
+    """Open a file that appears whole or not at all; object stores show one only when it is closed."""
     if "://" in path:
         with fsspec.open(path, "wb") as file:
-            file.write(content)
+            yield file
         return
-    with atomic(path) as part:
-        part.write_bytes(content)
+    with atomic(path) as part, part.open("wb") as file:
+        yield file
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy a file, whole or not at all."""
+    with fsspec.open(source, "rb") as file, open_to_write(target) as copy:
+        shutil.copyfileobj(file, copy)
+
+
+def remove_file(path: str) -> None:
+    """Remove a file, also from an object store."""
+    system, inside = fsspec.core.url_to_fs(path)
+    system.rm(inside)

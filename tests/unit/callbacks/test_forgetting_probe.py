@@ -23,7 +23,15 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from lightning_transfer.callbacks.forgetting_probe import Probe, input_of, labels_of, named_probes, read_probe
+from lightning_transfer.callbacks.forgetting_probe import (
+    Probe,
+    input_of,
+    is_stream,
+    labels_of,
+    named_probes,
+    read_probe,
+    training_batches,
+)
 
 NUMBERS = TensorDataset(torch.arange(100.0)[:, None], torch.arange(100) % 7)
 
@@ -122,6 +130,30 @@ def test_a_data_module_is_set_up_and_gives_its_validation_data(lib):
     assert len(inputs(read(TrainOnly()))) == 10
     with pytest.raises(MisconfigurationException, match="LightningDataModule gave no DataLoader"):
         read(lib.LightningDataModule())
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return (NUMBERS[index] for index in range(len(NUMBERS)))
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        (DataLoader(NUMBERS, batch_size=4, shuffle=True), [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]),
+        ({"a": DataLoader(NUMBERS, batch_size=4), "b": None}, [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]),
+        (DataLoader(Stream(), batch_size=6), list(range(12))),
+        ([[torch.arange(3.0)[:, None]]] * 9, [0, 1, 2] * 4),
+    ],
+    ids=["map", "several", "stream", "any iterable"],
+)
+def test_training_batches_are_the_same_in_each_call(train, expected):
+    given = trainer(train)
+    state = torch.get_rng_state()
+    for _ in range(2):
+        assert torch.cat([input_of(batch) for batch in training_batches(given, 10)])[:, 0].tolist() == expected
+    assert torch.equal(state, torch.get_rng_state())
+    assert is_stream(given) == (expected[1] == 1)
 
 
 def test_target_prefers_validation_data():
