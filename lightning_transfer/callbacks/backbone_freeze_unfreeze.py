@@ -11,10 +11,16 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from lightning_transfer.callbacks.ddp import check_strategy, reset_compiled_code, rewrap_ddp
-from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_change, describe_unreached
-from lightning_transfer.callbacks.schedule import Schedule, Stage, StallCounter
+from lightning_transfer.callbacks.freeze_plan import (
+    build_plan,
+    check_optimizers,
+    describe_change,
+    describe_unreached,
+    end_of_run,
+)
+from lightning_transfer.callbacks.metric_stages import MetricStages
+from lightning_transfer.callbacks.schedule import Schedule, Stage, Unit
 from lightning_transfer.depth import DepthMap, Freezer, resolve_depth
-from lightning_transfer.errors import closest, listing
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -23,11 +29,11 @@ __all__ = ["BackboneFreezeUnfreeze"]
 
 
 class BackboneFreezeUnfreeze(Callback):
-    """Trains the head first and opens the backbone's layer groups from the top down, by epoch or by a stalled metric.
+    """Trains the head first and opens the backbone's layer groups from the top down: by epoch, step or stalled metric.
 
     Freezes after ``configure_optimizers``, so the optimizer holds every parameter from the start and no group is
-    ever added later: schedulers and checkpoints stay as they are. What is open is a pure function of the epoch (and,
-    with ``monitor``, of a counter that the checkpoint holds), so a resumed run continues where it was. Frozen
+    ever added later: schedulers and checkpoints stay as they are. What is open is a pure function of the epoch or step
+    (with ``monitor``, of a counter that the checkpoint holds), so a resumed run continues where it was. Frozen
     modules are in eval mode whatever calls ``.train()``. Parameters that were frozen before the fit stay frozen.
     Under DDP the module is wrapped anew when the trainable set changes, and compiled code is compiled again.
     When the fit ends or fails, ``requires_grad`` and modes are put back. ``validate``, ``test`` and ``predict`` are
@@ -37,6 +43,8 @@ class BackboneFreezeUnfreeze(Callback):
         schedule: ``feature_extraction`` (head only), ``lp_ft`` (head first, then all), ``partial`` (the top
             ``num_open_groups`` from the start), ``gradual`` (one group after the other), ``full``; or
             ``{epoch: number of open groups}``, counted from the head side, or ``"all"``. The head is always open.
+        unit: What the keys of a mapping count: epochs, or optimizer steps (``trainer.global_step``), such as
+            ``{0: 0, 200: 1, 400: "all"}``. Batches that accumulate make one step; two optimizers make two in a batch.
         backbone: Dotted name or names inside the module, such as ``model.encoder``; None finds it.
         head: Dotted name or names; None finds it, also inside the backbone.
         layer_groups: Regexes from stem to top on names relative to the backbone; None asks `depth`.
@@ -52,7 +60,8 @@ class BackboneFreezeUnfreeze(Callback):
         verbose: Logs a line at each opening.
 
     Raises:
-        ValueError: If an argument is out of range, or ``monitor`` is used with a schedule that it cannot drive.
+        ValueError: If an argument is out of range, or ``monitor`` or ``unit="step"`` is used with a schedule that it
+            cannot drive.
 
     Example:
         >>> net = nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)})
@@ -65,6 +74,7 @@ class BackboneFreezeUnfreeze(Callback):
         self,
         schedule: str | Mapping[int, int | str] = "gradual",
         *,
+        unit: Unit = "epoch",
         backbone: str | Sequence[str] | None = None,
         head: str | Sequence[str] | None = None,
         layer_groups: Sequence[str] | None = None,
@@ -85,7 +95,7 @@ class BackboneFreezeUnfreeze(Callback):
             raise ValueError(
                 f"`monitor={monitor!r}` cannot drive the schedule {schedule!r}. Use 'gradual' or 'lp_ft' with it."
             )
-        self.schedule = Schedule(schedule, unfreeze_at_epoch, epochs_per_group, num_open_groups)
+        self.schedule = Schedule(schedule, unfreeze_at_epoch, epochs_per_group, num_open_groups, unit)
         self.backbone = backbone
         self.head = head
         self.layer_groups = layer_groups
@@ -95,11 +105,8 @@ class BackboneFreezeUnfreeze(Callback):
         self.train_bn = train_bn
         self.bn_when_open = bn_when_open
         self.verbose = verbose
-        self._counter = StallCounter(mode, patience)
+        self._metric = MetricStages(monitor, mode, patience)
         self._groups: tuple[str, ...] = ()
-        # Where the monitored metric was first found: "validation" or "training".
-        self._source: str | None = None
-        self._missed = False
         self._limit: int | None = None
         self._restored: dict[str, Any] | None = None
         self._freezer: Freezer | None = None
@@ -109,7 +116,7 @@ class BackboneFreezeUnfreeze(Callback):
         self._open = 0
         self._applied: int | None = None
         self._modes: dict[nn.Module, bool] = {}
-        self._between_steps = True
+        self._last_step = -1
 
     @property
     def state_key(self) -> str:
@@ -122,14 +129,18 @@ class BackboneFreezeUnfreeze(Callback):
         count = self._open if self._limit is None else min(self._open, self._limit)
         return self._groups[len(self._groups) - count :] if self._freezer is not None else ()
 
-    def plan(self, module: nn.Module, max_epochs: int | None = None) -> list[Stage]:
+    def plan(
+        self, module: nn.Module, max_epochs: int | None = None, *, max_steps: int | None = None
+    ) -> list[Stage]:
         """Return the stages as data, before training.
 
         Args:
             module: The LightningModule, or a bare model, as it is before a fit.
             max_epochs: Of the Trainer; stages that begin later are marked as not reached. None or -1: no limit.
+            max_steps: The same for a schedule in steps; the Trainer's ``estimated_stepping_batches`` fits.
         """
-        return self._plan(module, self._resolve(module), max_epochs)
+        end = max_epochs if self.schedule.unit == "epoch" else max_steps
+        return self._plan(module, self._resolve(module), end)
 
     def limit_open_groups(self, count: int | None) -> None:
         """Keep at most this many groups open from the next optimizer step on, whatever the schedule says.
@@ -155,11 +166,11 @@ class BackboneFreezeUnfreeze(Callback):
         depth_map = self._resolve(pl_module)
         for text in depth_map.warnings:
             rank_zero_warn(text)
-        stages = self._plan(pl_module, depth_map, trainer.max_epochs)
+        end = end_of_run(trainer, pl_module, self.schedule.unit)
+        stages = self._plan(pl_module, depth_map, end)
         check_optimizers(trainer.optimizers, pl_module, depth_map, stages)
-        if late := describe_unreached(stages, trainer.max_epochs):
+        if late := describe_unreached(stages, end):
             rank_zero_warn(late)
-        self._compare_with_checkpoint(depth_map)
         self._freezer = Freezer(
             pl_module, depth_map, train_bn=self.train_bn, bn_when_open=self._bn_when_open(pl_module)
         )
@@ -173,24 +184,27 @@ class BackboneFreezeUnfreeze(Callback):
             module.training = mode
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Apply the stage: the epoch of a resumed run is known from here on."""
-        self._between_steps = True
+        """Apply the stage: the epoch and step of a resumed run, and its checkpoint, are known from here on."""
+        self._compare_with_checkpoint()
+        self._last_step = -1
         self._apply(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Apply the stage of the epoch."""
-        self._between_steps = True
+        self._last_step = -1
         self._apply(trainer, pl_module)
         if self._freezer is not None:
             self._freezer.enforce()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
-        """Apply what a validation within the epoch decided, but never between two halves of an accumulated step."""
-        if pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._between_steps = True
-        if self._between_steps:
+        """Apply the stage of the step, but never between two halves of an accumulated step."""
+        if pl_module.automatic_optimization:
+            between_steps = batch_idx % trainer.accumulate_grad_batches == 0
+        else:
+            between_steps = trainer.global_step != self._last_step
+        self._last_step = trainer.global_step
+        if between_steps:
             self._apply(trainer, pl_module)
-        self._between_steps = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:  # noqa: ANN401
         """Keep the step from what other code opened, such as PEFT's ``disable_adapter`` at its end."""
@@ -199,30 +213,11 @@ class BackboneFreezeUnfreeze(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide only: Lightning puts the modes back after this hook."""
-        if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        if self._source is None and self.monitor in trainer.callback_metrics:
-            self._source = "validation"
-        if self._source == "validation":
-            self._decide(trainer)
+        self._metric.after_validation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide by a metric that is logged in training."""
-        if self.monitor is None or self._source == "validation":
-            return
-        if self.monitor in trainer.callback_metrics:
-            self._source = "training"
-            self._decide(trainer)
-        elif self._missed:
-            known = sorted(trainer.callback_metrics)
-            raise MisconfigurationException(
-                f"`BackboneFreezeUnfreeze(monitor={self.monitor!r})` found no such metric."
-                f"{closest(self.monitor, known)} Logged: {listing(known, 20) or 'nothing'}. "
-                f"Log it with `self.log({self.monitor!r}, ...)`."
-            )
-        else:
-            # What the module logs in its own `on_train_epoch_end` is there one epoch later.
-            self._missed = True
+        self._metric.after_epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put gradients and modes back, before the strategy converts modules back."""
@@ -237,19 +232,17 @@ class BackboneFreezeUnfreeze(Callback):
         self._restore()
 
     def state_dict(self) -> dict[str, Any]:
-        """Save what is not a function of the epoch, and what a resumed run is compared with."""
+        """Save what is not a function of epoch and step, and what a resumed run is compared with."""
         return {
             "schedule": self._describe(),
             "groups": list(self._groups),
-            "counter": self._counter.state_dict(),
-            "source": self._source,
             "limit": self._limit,
+            **self._metric.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the counter of metric-driven stages."""
-        self._counter.load_state_dict(state_dict["counter"])
-        self._source = state_dict["source"]
+        self._metric.load_state_dict(state_dict)
         self._limit = state_dict["limit"]
         self._restored = state_dict
 
@@ -262,10 +255,8 @@ class BackboneFreezeUnfreeze(Callback):
 
     def _forget(self) -> None:
         """Set the state of a fit that has not begun."""
-        self._counter = StallCounter(self.mode, self.patience)
+        self._metric = MetricStages(self.monitor, self.mode, self.patience)
         self._groups = ()
-        self._source = None
-        self._missed = False
         self._limit = None
         self._restored = None
         self._freezer = None
@@ -273,7 +264,7 @@ class BackboneFreezeUnfreeze(Callback):
         self._open = 0
         self._applied = None
         self._modes = {}
-        self._between_steps = True
+        self._last_step = -1
 
     def _resolve(self, module: nn.Module) -> DepthMap:
         depth_map = resolve_depth(module, backbone=self.backbone, head=self.head, layer_groups=self.layer_groups)
@@ -281,15 +272,18 @@ class BackboneFreezeUnfreeze(Callback):
         self.schedule.check_total(self._groups)
         return depth_map
 
+    def _position(self, trainer: Trainer) -> int:
+        return trainer.current_epoch if self.schedule.unit == "epoch" else trainer.global_step
+
     def _target(self, trainer: Trainer) -> int:
         """Count the groups that should be open now."""
         total = len(self._groups)
         if self.monitor is None:
-            count = self.schedule.open_at(trainer.current_epoch, total)
+            count = self.schedule.open_at(self._position(trainer), total)
         elif self.schedule.kind == "lp_ft":
-            count = total if self._counter.stage else 0
+            count = total if self._metric.stage else 0
         else:
-            count = min(self._counter.stage, total)
+            count = min(self._metric.stage, total)
         return count if self._limit is None else min(count, self._limit)
 
     def _apply(self, trainer: Trainer, module: LightningModule) -> None:
@@ -312,20 +306,15 @@ class BackboneFreezeUnfreeze(Callback):
             self._reduced = trainable
             rewrap_ddp(trainer, module)
             reset_compiled_code()
+        when = f"{self.schedule.unit} {self._position(trainer)}"
         if module.automatic_optimization and not any(value.requires_grad for value in module.parameters()):
             raise MisconfigurationException(
-                f"Nothing is trainable at epoch {trainer.current_epoch}: {target} of {len(self._groups)} groups are "
+                f"Nothing is trainable at {when}: {target} of {len(self._groups)} groups are "
                 "open and the module has no head that trains. Add a head, or open a group: `schedule={0: 1}`."
             )
         if self.verbose:
             text = describe_change(module, self._groups, before, target)
-            rank_zero_info(f"BackboneFreezeUnfreeze: epoch {trainer.current_epoch}: {text}")
-
-    def _decide(self, trainer: Trainer) -> None:
-        """Count the metric; rank 0 decides for all, so that no rank opens a group alone."""
-        value = float(trainer.callback_metrics[self.monitor or ""])
-        value = trainer.strategy.broadcast(value)
-        self._counter.update(value)
+            rank_zero_info(f"BackboneFreezeUnfreeze: {when}: {text}")
 
     def _give_modes(self, first: int, last: int) -> None:
         """Give the modules of a range of groups the mode that they had when the fit began."""
@@ -345,18 +334,18 @@ class BackboneFreezeUnfreeze(Callback):
             self._modes = {}
             reset_compiled_code()
 
-    def _plan(self, module: nn.Module, depth_map: DepthMap, max_epochs: int | None) -> list[Stage]:
-        total = len(depth_map.groups)
-        steps: list[tuple[int | None, int]]
+    def _plan(self, module: nn.Module, depth_map: DepthMap, end: int | None) -> list[Stage]:
+        schedule, total = self.schedule, len(depth_map.groups)
+        changes: list[tuple[int | None, int]]
         if self.monitor is None:
-            steps = [(epoch, self.schedule.open_at(epoch, total)) for epoch in self.schedule.changes(total)]
-        elif self.schedule.kind == "lp_ft":
-            steps = [(0, 0), (None, total)]
+            changes = [(position, schedule.open_at(position, total)) for position in schedule.changes(total)]
+        elif schedule.kind == "lp_ft":
+            changes = [(0, 0), (None, total)]
         else:
-            steps = [(0, 0), *((None, count) for count in range(1, total + 1))]
-        return build_plan(module, depth_map, steps, train_bn=self.train_bn, max_epochs=max_epochs)
+            changes = [(0, 0), *((None, count) for count in range(1, total + 1))]
+        return build_plan(module, depth_map, changes, unit=schedule.unit, train_bn=self.train_bn, end=end)
 
-    def _compare_with_checkpoint(self, depth_map: DepthMap) -> None:
+    def _compare_with_checkpoint(self) -> None:
         state, self._restored = self._restored, None
         if state is None:
             return

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_transfer.callbacks.schedule import Stage
+from lightning_transfer.callbacks.schedule import Stage, Unit
 from lightning_transfer.depth import DepthMap, Layer, is_norm
 from lightning_transfer.errors import listing
 
-__all__ = ["build_plan", "check_optimizers", "describe_change", "describe_unreached"]
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+__all__ = ["build_plan", "check_optimizers", "describe_change", "describe_unreached", "end_of_run"]
 
 
 def build_plan(
     module: nn.Module,
     depth_map: DepthMap,
-    steps: Sequence[tuple[int | None, int]],
+    changes: Sequence[tuple[int | None, int]],
     *,
+    unit: Unit = "epoch",
     train_bn: bool = False,
-    max_epochs: int | None = None,
+    end: int | None = None,
 ) -> list[Stage]:
     """Turn the numbers of open groups into stages.
 
     Args:
         module: As it is before a fit; what is frozen now counts as frozen for good.
         depth_map: Of the module; its coarse groups are opened.
-        steps: ``(epoch, number of open groups)``; the epoch is None for a stage that a metric begins.
+        changes: ``(epoch or step, number of open groups)``; None and a number for a stage that a metric begins.
+        unit: What the first numbers of ``changes`` count.
         train_bn: Normalisation of closed groups trains.
-        max_epochs: Stages that begin at it or later are marked as not reached; None or -1: no limit.
+        end: Epoch or step at which the run ends: stages from there on are marked as not reached. None or -1: no limit.
     """
     names = [group.name for group in depth_map.groups]
     total = len(names)
@@ -38,16 +45,17 @@ def build_plan(
     everything = sum(value.numel() for value in module.parameters())
     trainable = sum(value.numel() for value in module.parameters() if value.requires_grad)
     stages, before = [], 0
-    for epoch, count in steps:
+    for begin, count in changes:
         amount = trainable - sum(sizes[: total - count])
         stages.append(
             Stage(
-                epoch=epoch,
+                epoch=begin if unit == "epoch" else None,
+                step=begin if unit == "step" else None,
                 opened=tuple(reversed(names[total - count : total - before])),
                 open_groups=tuple(names[total - count :]),
                 trainable_parameters=amount,
                 share=amount / everything if everything else 0.0,
-                reached=epoch is None or max_epochs is None or max_epochs < 0 or epoch < max_epochs,
+                reached=begin is None or end is None or end < 0 or begin < end,
             )
         )
         before = count
@@ -76,10 +84,9 @@ def check_optimizers(
                 if value.requires_grad and id(value) not in held
             ]
             if missing:
-                when = "when the metric stalls" if stage.epoch is None else f"at epoch {stage.epoch}"
                 raise MisconfigurationException(
                     f"The optimizer leaves out {len(missing)} parameters of `{group.name}`, which the schedule opens "
-                    f"{when}: {listing(missing, 3)}. Give the optimizer every parameter, such as "
+                    f"{stage.begins}: {listing(missing, 3)}. Give the optimizer every parameter, such as "
                     "`torch.optim.AdamW(self.parameters())`; while frozen they cost no step and no state. "
                     "To keep a layer frozen for good, set `requires_grad=False` on it before the fit."
                 )
@@ -111,17 +118,38 @@ def describe_change(module: nn.Module, names: Sequence[str], before: int, now: i
     return f"{what}; {trainable:,} of {everything:,} parameters train ({trainable / max(1, everything):.1%})."
 
 
-def describe_unreached(stages: Sequence[Stage], max_epochs: int | None) -> str:
-    """Compose the warning about stages that begin after the end; empty if there are none."""
+def describe_unreached(stages: Sequence[Stage], end: int | None) -> str:
+    """Compose the warning about stages that begin after the end; empty if there are none.
+
+    Args:
+        stages: Of `build_plan`.
+        end: The ``end`` that it was given.
+    """
     late = [stage for stage in stages if not stage.reached]
     if not late:
         return ""
     what = f"opening {', '.join(f'`{name}`' for name in late[0].opened)}" if late[0].opened else "the next stage"
+    if late[0].step is None:
+        limit, remedy = f"`max_epochs` is {end}", f"Train for more than {late[-1].epoch} epochs"
+        earlier = "open groups earlier (`unfreeze_at_epoch`, `epochs_per_group`)"
+    else:
+        limit, remedy = f"the run ends after {end} optimizer steps", f"Train for more than {late[-1].step} steps"
+        earlier = "open groups at earlier steps (`schedule`)"
     return (
-        f"{len(late)} of {len(stages)} stages are never reached: {what} is due at epoch {late[0].epoch}, but "
-        f"`max_epochs` is {max_epochs}. Train for more than {late[-1].epoch} epochs, or open groups earlier "
-        "(`unfreeze_at_epoch`, `epochs_per_group`)."
+        f"{len(late)} of {len(stages)} stages are never reached: {what} is due {late[0].begins}, but {limit}. "
+        f"{remedy}, or {earlier}."
     )
+
+
+def end_of_run(trainer: Trainer, module: LightningModule, unit: Unit) -> int | None:
+    """Count the epochs, or the optimizer steps, after which a fit ends; None where that is not known beforehand.
+
+    The steps of manual optimization are the module's own affair, so only ``max_steps`` ends them.
+    """
+    if unit == "epoch":
+        return trainer.max_epochs
+    steps = trainer.estimated_stepping_batches if module.automatic_optimization else trainer.max_steps
+    return int(steps) if 0 <= steps < math.inf else None
 
 
 def _trainable_size(module: nn.Module, depth_map: DepthMap, group: Layer, train_bn: bool) -> int:

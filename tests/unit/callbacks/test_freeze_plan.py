@@ -36,7 +36,7 @@ def test_the_plan_is_what_the_freezer_does(train_bn: bool) -> None:
 )
 def test_stages_from_max_epochs_on_are_not_reached(max_epochs: int | None, reached: list[int]) -> None:
     module = Toy()
-    plan = build_plan(module, resolve_depth(module), [(0, 0), (1, 1), (2, 2)], max_epochs=max_epochs)
+    plan = build_plan(module, resolve_depth(module), [(0, 0), (1, 1), (2, 2)], end=max_epochs)
     assert [stage.reached for stage in plan] == [bool(value) for value in reached]
     text = describe_unreached(plan, max_epochs)
     assert bool(text) == (0 in reached)
@@ -46,7 +46,7 @@ def test_stages_from_max_epochs_on_are_not_reached(max_epochs: int | None, reach
 
 def test_the_warning_names_the_first_group_that_stays_closed() -> None:
     module = Toy()
-    plan = build_plan(module, resolve_depth(module), [(0, 0), (5, 1), (7, 2)], max_epochs=4)
+    plan = build_plan(module, resolve_depth(module), [(0, 0), (5, 1), (7, 2)], end=4)
     assert "`blocks.2` is due at epoch 5" in describe_unreached(plan, 4)
 
 
@@ -62,7 +62,7 @@ def test_an_optimizer_that_misses_a_parameter_is_refused() -> None:
         check_optimizers([optimizer], module, depth_map, plan)
     # A second optimizer, the user's own freezing, or a schedule that never comes there make it right.
     check_optimizers([optimizer, torch.optim.SGD([left_out], lr=0.1)], module, depth_map, plan)
-    check_optimizers([optimizer], module, depth_map, build_plan(module, depth_map, [(0, 0), (3, 2)], max_epochs=3))
+    check_optimizers([optimizer], module, depth_map, build_plan(module, depth_map, [(0, 0), (3, 2)], end=3))
     check_optimizers([optimizer], module, depth_map, build_plan(module, depth_map, [(0, 1)]))
     left_out.requires_grad_(False)
     check_optimizers([optimizer], module, depth_map, build_plan(module, depth_map, [(0, 0), (3, 2)]))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lightning_transfer.callbacks.schedule import Schedule, Stage, StallCounter
+from lightning_transfer.callbacks.schedule import Schedule, Stage
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from lightning_transfer.callbacks.schedule import Schedule, Stage, StallCounter
         (Schedule({4: "all", 1: 2}), [0, 2, 2, 2, 4, 4]),
         (Schedule({0: 3, 2: 0, 5: 1}), [3, 3, 0, 0, 0, 1]),
         (Schedule({"0": "1", "3": "all"}), [1, 1, 1, 4, 4, 4]),
+        (Schedule({1: 2, 4: "all"}, unit="step"), [0, 2, 2, 2, 4, 4]),
     ],
 )
 def test_open_groups_by_epoch_are_the_table_written_by_hand(schedule: Schedule, expected: list[int]) -> None:
@@ -57,6 +58,12 @@ def test_changes_are_where_a_walk_over_the_epochs_finds_them(schedule: Schedule)
         ({"kind": "gradual", "unfreeze_at_epoch": -1}, "unfreeze_at_epoch.*-1"),
         ({"kind": "gradual", "epochs_per_group": 0}, "epochs_per_group.*0"),
         ({"kind": "partial", "num_open_groups": 1.5}, "num_open_groups.*1.5"),
+        ({"kind": {0: 1}, "unit": "batch"}, "unit.*'batch'"),
+        ({"kind": "lp_ft", "unit": "step"}, "'lp_ft' counts in epochs.*mapping"),
+        ({"kind": {0: 1}, "unit": "step", "unfreeze_at_epoch": 3}, "unfreeze_at_epoch=3.*unit='step'"),
+        ({"kind": {0: 1}, "unit": "step", "epochs_per_group": 2}, "epochs_per_group=2.*unit='step'"),
+        ({"kind": {-1: 2}, "unit": "step"}, "steps.*-1"),
+        ({"kind": {7: -2}, "unit": "step"}, "-2 at step 7"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], message: str) -> None:
@@ -76,44 +83,6 @@ def test_gradual_and_all_fit_every_backbone() -> None:
         schedule.check_total(("stem",))
 
 
-def test_a_stall_needs_patience_checks_without_improvement() -> None:
-    counter = StallCounter("max", patience=2)
-    assert [counter.update(value) for value in (0.5, 0.4, 0.6, 0.6, 0.6, 0.1, 0.1)] == [
-        False,
-        False,
-        False,
-        False,
-        True,
-        False,
-        True,
-    ]
-    assert counter.best == 0.6
-    assert counter.stage == 2
-
-
-def test_a_metric_that_is_not_a_number_never_improves() -> None:
-    counter = StallCounter("min", patience=2)
-    assert [counter.update(value) for value in (float("nan"), float("-inf"))] == [False, True]
-    assert counter.best is None
-
-
-def test_the_counter_continues_from_its_state() -> None:
-    values = [3.0, 2.0, 2.5, 2.5, 1.0, 1.5, 1.5]
-    whole = StallCounter("min", 2)
-    expected = [whole.update(value) for value in values]
-    for cut in range(len(values)):
-        first, second = StallCounter("min", 2), StallCounter("min", 2)
-        done = [first.update(value) for value in values[:cut]]
-        second.load_state_dict(first.state_dict())
-        assert done + [second.update(value) for value in values[cut:]] == expected
-
-
-@pytest.mark.parametrize(("mode", "patience", "message"), [("lower", 2, "lower"), ("min", 0, "0"), ("min", 1.5, "1.5")])
-def test_wrong_counter_arguments_are_named(mode: Any, patience: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        StallCounter(mode, patience)
-
-
 def test_a_stage_cannot_be_changed() -> None:
     stage = Stage(0, (), (), 1, 1.0)
     with pytest.raises(FrozenInstanceError):
@@ -122,4 +91,5 @@ def test_a_stage_cannot_be_changed() -> None:
 
 def test_a_schedule_describes_itself() -> None:
     assert Schedule({2: "all", 0: 1}).describe() == "{0: 1, 2: all}"
+    assert Schedule({200: "all", 0: 1}, unit="step").describe() == "{0: 1, 200: all} by step"
     assert Schedule("lp_ft", unfreeze_at_epoch=3).describe() == "lp_ft(unfreeze_at_epoch=3)"
