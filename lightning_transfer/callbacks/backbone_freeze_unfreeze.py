@@ -107,6 +107,7 @@ class BackboneFreezeUnfreeze(Callback):
         self.verbose = verbose
         self._metric = MetricStages(monitor, mode, patience)
         self._groups: tuple[str, ...] = ()
+        self._stages: list[Stage] = []
         self._limit: int | None = None
         self._restored: dict[str, Any] | None = None
         self._freezer: Freezer | None = None
@@ -166,11 +167,8 @@ class BackboneFreezeUnfreeze(Callback):
         depth_map = self._resolve(pl_module)
         for text in depth_map.warnings:
             rank_zero_warn(text)
-        end = end_of_run(trainer, pl_module, self.schedule.unit)
-        stages = self._plan(pl_module, depth_map, end)
-        check_optimizers(trainer.optimizers, pl_module, depth_map, stages)
-        if late := describe_unreached(stages, end):
-            rank_zero_warn(late)
+        self._stages = self._plan(pl_module, depth_map, end_of_run(trainer, pl_module, self.schedule.unit))
+        check_optimizers(trainer.optimizers, pl_module, depth_map, self._stages)
         self._freezer = Freezer(
             pl_module, depth_map, train_bn=self.train_bn, bn_when_open=self._bn_when_open(pl_module)
         )
@@ -186,6 +184,8 @@ class BackboneFreezeUnfreeze(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Apply the stage: the epoch and step of a resumed run, and its checkpoint, are known from here on."""
         self._compare_with_checkpoint()
+        if late := describe_unreached(self._stages, end_of_run(trainer, pl_module, self.schedule.unit)):
+            rank_zero_warn(late)
         self._last_step = -1
         self._apply(trainer, pl_module)
 
@@ -257,6 +257,7 @@ class BackboneFreezeUnfreeze(Callback):
         """Set the state of a fit that has not begun."""
         self._metric = MetricStages(self.monitor, self.mode, self.patience)
         self._groups = ()
+        self._stages = []
         self._limit = None
         self._restored = None
         self._freezer = None

@@ -17,7 +17,7 @@ from lightning_transfer.errors import listing
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["build_plan", "check_optimizers", "describe_change", "describe_unreached", "end_of_run"]
+__all__ = ["build_plan", "check_optimizers", "describe_change", "describe_unreached", "end_of_run", "is_late"]
 
 
 def build_plan(
@@ -55,7 +55,7 @@ def build_plan(
                 open_groups=tuple(names[total - count :]),
                 trainable_parameters=amount,
                 share=amount / everything if everything else 0.0,
-                reached=begin is None or end is None or end < 0 or begin < end,
+                reached=not is_late(begin, end),
             )
         )
         before = count
@@ -123,9 +123,10 @@ def describe_unreached(stages: Sequence[Stage], end: int | None) -> str:
 
     Args:
         stages: Of `build_plan`.
-        end: The ``end`` that it was given.
+        end: Epoch or step at which the run ends; None or -1: no limit.
     """
-    late = [stage for stage in stages if not stage.reached]
+    begins = [stage.epoch if stage.step is None else stage.step for stage in stages]
+    late = [stage for stage, begin in zip(stages, begins, strict=True) if is_late(begin, end)]
     if not late:
         return ""
     what = f"opening {', '.join(f'`{name}`' for name in late[0].opened)}" if late[0].opened else "the next stage"
@@ -141,15 +142,29 @@ def describe_unreached(stages: Sequence[Stage], end: int | None) -> str:
     )
 
 
-def end_of_run(trainer: Trainer, module: LightningModule, unit: Unit) -> int | None:
-    """Count the epochs, or the optimizer steps, after which a fit ends; None where that is not known beforehand.
+def is_late(begin: int | None, end: int | None) -> bool:
+    """Say whether a stage begins when the run is over.
 
-    The steps of manual optimization are the module's own affair, so only ``max_steps`` ends them.
+    Args:
+        begin: Epoch or step; None for a stage that a metric begins.
+        end: Epoch or step; None or -1: no limit.
+    """
+    return begin is not None and end is not None and 0 <= end <= begin
+
+
+def end_of_run(trainer: Trainer, module: LightningModule, unit: Unit) -> int | None:
+    """Count the epochs, or the optimizer steps, after which a fit ends; None or -1 where that is not known.
+
+    Steps follow from ``max_epochs`` once the data are loaded, which is before ``on_train_start``. They are not loaded
+    for it: Lightning would not restore the position of a loader that is there before the checkpoint. The steps of
+    manual optimization are the module's own affair, so only ``max_steps`` ends them.
     """
     if unit == "epoch":
         return trainer.max_epochs
-    steps = trainer.estimated_stepping_batches if module.automatic_optimization else trainer.max_steps
-    return int(steps) if 0 <= steps < math.inf else None
+    if not module.automatic_optimization or trainer.train_dataloader is None:
+        return trainer.max_steps
+    steps = trainer.estimated_stepping_batches
+    return int(steps) if steps < math.inf else None
 
 
 def _trainable_size(module: nn.Module, depth_map: DepthMap, group: Layer, train_bn: bool) -> int:

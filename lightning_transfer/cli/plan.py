@@ -26,12 +26,12 @@ def format_plan(facts: Mapping[str, Any]) -> str:
     """Return the plan as text.
 
     Example:
-        >>> stage = {"epoch": 0, "opened": [], "open_groups": [], "trainable_parameters": 8, "share": 0.25,
-        ...          "reached": True}
+        >>> stage = {"epoch": 0, "step": None, "opened": [], "open_groups": [], "trainable_parameters": 8,
+        ...          "share": 0.25, "reached": True}
         >>> print(format_plan({"stages": [stage]}))
         What trains when
-          epoch  opens      trains     share
-              0  head only  8          25.0%
+          begins   opens      trains     share
+          epoch 0  head only  8          25.0%
     """
     sections = (_backbone, _data, _groups, _stages, _rates)
     return "\n\n".join(text for text in (section(facts) for section in sections) if text)
@@ -77,13 +77,13 @@ def _stages(facts: Mapping[str, Any]) -> str:
     if not stages:
         return ""
     memory = any(stage.get("memory") for stage in stages)
-    head = ("epoch", "opens", "trains", "share", *(("memory",) if memory else ()))
+    head = ("begins", "opens", "trains", "share", *(("memory",) if memory else ()))
     rows = [head]
     for stage in stages:
-        epoch = "on stall" if stage["epoch"] is None else str(stage["epoch"])
+        begins = next((f"{unit} {stage[unit]}" for unit in ("epoch", "step") if stage[unit] is not None), "on stall")
         opened = ", ".join(stage["opened"]) or ("head only" if not stage["open_groups"] else "-")
-        opened += "" if stage["reached"] else " (never: max_epochs ends before)"
-        row = (epoch, opened, f"{stage['trainable_parameters']:,}", f"{100 * stage['share']:.1f}%")
+        opened += "" if stage["reached"] else " (never: the run ends before)"
+        row = (begins, opened, f"{stage['trainable_parameters']:,}", f"{100 * stage['share']:.1f}%")
         rows.append((*row, *((_memory(stage),) if memory else ())))
     note = (
         "\n  memory: weights, gradients, optimizer and saved activations of one batch; kernels need some on top"
@@ -92,7 +92,7 @@ def _stages(facts: Mapping[str, Any]) -> str:
     )
     reason = next((stage["memory_reason"] for stage in stages if stage.get("memory_reason")), None)
     note += f"\n  memory: n/a ({reason})" if reason else ""
-    return "What trains when\n" + _aligned(rows, right=(0,)) + note
+    return "What trains when\n" + _aligned(rows) + note
 
 
 def _memory(stage: Mapping[str, Any]) -> str:
@@ -112,13 +112,8 @@ def _rates(facts: Mapping[str, Any]) -> str:
     return "Learning rates at the first step\n" + _aligned(rows)
 
 
-def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(9 if place in (1, 2) else 0, *(len(row[place]) for row in rows)) for place in range(len(rows[0]))]
     return "\n".join(
-        "  "
-        + "  ".join(
-            cell.rjust(width) if place in right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )

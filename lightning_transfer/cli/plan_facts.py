@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_transfer.callbacks import BackboneFreezeUnfreeze
+from lightning_transfer.callbacks.freeze_plan import end_of_run, is_late
 from lightning_transfer.depth import DepthMap, resolve_depth
 from lightning_transfer.errors import TransferError
 from lightning_transfer.metrics import trainable_memory
 
-__all__ = ["backbone_facts", "optimizer_states", "rates", "stages_and_groups"]
+__all__ = ["backbone_facts", "optimizer_states", "mark_unreached", "rates", "stages_and_groups"]
 
 
 def backbone_facts(module: nn.Module) -> dict[str, Any]:
@@ -49,10 +50,18 @@ def stages_and_groups(trainer: Trainer, module: LightningModule, *, memory: bool
         }
         for layer in named
     ]
-    stages = _stages(module, freezers, depth_map, trainer.max_epochs)
+    stages = _stages(trainer, module, freezers, depth_map)
+    mark_unreached(trainer, module, stages)
     if memory:
         _add_memory(trainer, module, depth_map, stages)
     return {"evidence": depth_map.evidence, "warnings": list(depth_map.warnings), "groups": groups, "stages": stages}
+
+
+def mark_unreached(trainer: Trainer, module: LightningModule, stages: list[dict[str, Any]]) -> None:
+    """Mark the stages that begin at a step after the end of the run, as far as its length is known by now."""
+    for stage in stages:
+        if stage["step"] is not None:
+            stage["reached"] = not is_late(stage["step"], end_of_run(trainer, module, "step"))
 
 
 def rates(trainer: Trainer) -> list[dict[str, Any]]:
@@ -95,7 +104,7 @@ def _depth(module: LightningModule, freezer: BackboneFreezeUnfreeze | None) -> D
 
 
 def _stages(
-    module: LightningModule, freezers: list[BackboneFreezeUnfreeze], depth_map: DepthMap, max_epochs: int | None
+    trainer: Trainer, module: LightningModule, freezers: list[BackboneFreezeUnfreeze], depth_map: DepthMap
 ) -> list[dict[str, Any]]:
     if not freezers:
         counts = [(item.numel(), item.requires_grad) for item in module.parameters()]
@@ -103,6 +112,7 @@ def _stages(
         return [
             {
                 "epoch": 0,
+                "step": None,
                 "opened": [layer.name for layer in depth_map.groups],
                 "open_groups": [layer.name for layer in depth_map.groups],
                 "trainable_parameters": trainable,
@@ -113,6 +123,7 @@ def _stages(
     return [
         {
             "epoch": stage.epoch,
+            "step": stage.step,
             "opened": list(stage.opened),
             "open_groups": list(stage.open_groups),
             "trainable_parameters": stage.trainable_parameters,
@@ -120,7 +131,7 @@ def _stages(
             "reached": stage.reached,
         }
         for freezer in freezers
-        for stage in freezer.plan(module, max_epochs)
+        for stage in freezer.plan(module, trainer.max_epochs)
     ]
 
 

@@ -57,6 +57,9 @@ class RunFolderCallback(Callback):
         """Read the plan: this callback comes first, so nothing is frozen yet."""
         from lightning_transfer.cli.plan_facts import backbone_facts, stages_and_groups
 
+        if self.only_plan:
+            # Says how many steps there will be. A fit that trains loads its data after the checkpoint, not before.
+            trainer.fit_loop.setup_data()
         schema = getattr(getattr(trainer, "datamodule", None), "schema", None)
         self.plan = {
             "max_epochs": trainer.max_epochs,
@@ -70,6 +73,9 @@ class RunFolderCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the plan: all callbacks have split and scaled the optimizers' groups by now."""
+        from lightning_transfer.cli.plan_facts import mark_unreached
+
+        mark_unreached(trainer, pl_module, self.plan["stages"])
         self._write_plan(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

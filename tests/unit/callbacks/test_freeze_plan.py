@@ -5,7 +5,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_unreached
+from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_unreached, is_late
 from lightning_transfer.depth import Freezer, resolve_depth
 from tests.unit.callbacks.callback_toys import Toy
 
@@ -77,3 +77,22 @@ def test_parameters_of_equal_value_are_told_apart() -> None:
     optimizer = torch.optim.SGD([value for value in module.parameters() if value is not left_out], lr=0.1)
     with pytest.raises(MisconfigurationException, match=r"1 parameters of `blocks.2`"):
         check_optimizers([optimizer], module, depth_map, build_plan(module, depth_map, [(0, 1)]))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "late"),
+    [(0, 1, False), (1, 1, True), (2, 1, True), (0, 0, True), (9, -1, False), (9, None, False), (None, 1, False)],
+)
+def test_a_stage_is_late_from_the_end_on(begin: int | None, end: int | None, late: bool) -> None:
+    assert is_late(begin, end) == late
+
+
+def test_stages_in_steps_have_no_epoch() -> None:
+    module = Toy()
+    plan = build_plan(module, resolve_depth(module), [(0, 0), (200, 2)], unit="step", end=150)
+    assert [(stage.epoch, stage.step, stage.begins, stage.reached) for stage in plan] == [
+        (None, 0, "at step 0", True),
+        (None, 200, "at step 200", False),
+    ]
+    text = describe_unreached(plan, 150)
+    assert "due at step 200, but the run ends after 150 optimizer steps. Train for more than 200 steps" in text

@@ -56,7 +56,30 @@ def test_the_plan_is_that_of_the_fit(toy: Toy, small: str, gradual: str, tmp_pat
 
 def test_a_stage_past_the_end_is_said(toy: Toy, small: str, gradual: str) -> None:
     done = toy("plan", "--config", small, "--config", gradual, "--trainer.max_epochs", 1)
-    assert "backbone (never: max_epochs ends before)" in done.out
+    assert "epoch 1  backbone (never: the run ends before)" in done.out
+
+
+def test_stages_in_steps_are_planned_in_steps(toy: Toy, small: str, tmp_path: Path) -> None:
+    """Neither the plan nor the fit needs the steps that there will be: they follow from data and epochs."""
+    (tmp_path / "steps.yaml").write_text(
+        """
+        trainer:
+          callbacks:
+            - class_path: lightning_transfer.callbacks.BackboneFreezeUnfreeze
+              init_args: {schedule: {0: 0, 1: 1, 1000: 0}, unit: step, backbone: backbone}
+        """
+    )
+    words = ["--config", small, "--config", "steps.yaml"]
+    planned = toy("plan", *words)
+    assert "step 0     head only" in planned.out
+    assert "step 1     backbone" in planned.out
+    assert "step 1000  head only (never: the run ends before)" in planned.out
+    stages = json.loads((toy("fit", *words).run / "plan.json").read_text())["stages"]
+    assert [(stage["epoch"], stage["step"], stage["reached"]) for stage in stages] == [
+        (None, 0, True),
+        (None, 1, True),
+        (None, 1000, False),
+    ]
 
 
 def test_the_plan_of_a_run_lies_in_the_run(toy: Toy, finished: Path) -> None:
