@@ -20,6 +20,7 @@ from lightning_transfer.callbacks.freeze_plan import (
 )
 from lightning_transfer.callbacks.metric_stages import MetricStages
 from lightning_transfer.callbacks.schedule import Schedule, Stage, Unit
+from lightning_transfer.callbacks.sharding import groups_with_state, load_again, refresh_shards, reshard
 from lightning_transfer.depth import DepthMap, Freezer, resolve_depth
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class BackboneFreezeUnfreeze(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the groups, check the optimizers, and freeze: the optimizers exist, their state is not yet restored."""
-        check_strategy(trainer, self)
+        check_strategy(trainer, self, "ModelParallelStrategy")
         depth_map = self._resolve(pl_module)
         for text in depth_map.warnings:
             rank_zero_warn(text)
@@ -175,7 +176,8 @@ class BackboneFreezeUnfreeze(Callback):
         # DDP, if any, was built for these.
         self._reduced = _trainable(pl_module, depth_map)
         self._modes = {module: module.training for module in pl_module.modules()}
-        self._open = self._target(trainer)
+        # A strategy that restores later reads the optimizers' states for what trains then: the head's are in any file.
+        self._open = 0 if trainer.strategy.restore_checkpoint_after_setup else self._target(trainer)
         self._freezer.apply(self._open)
         # Lightning warns of modules in eval mode just before `on_train_start`, which is where modes come into force.
         for module, mode in self._modes.items():
@@ -247,7 +249,10 @@ class BackboneFreezeUnfreeze(Callback):
         self._restored = state_dict
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say aloud if the checkpoint cannot tell the stage of a metric-driven schedule."""
+        """Take up the optimizers' states under FSDP2; say aloud if the stage of a metric-driven schedule is missing."""
+        if self._freezer is not None and trainer.strategy.restore_checkpoint_after_setup:
+            self._freezer.apply(groups_with_state(trainer, checkpoint, self._freezer.depth_map))
+            load_again(trainer)
         if self.monitor is not None and trainer.state.fn == "fit" and self.state_key not in checkpoint["callbacks"]:
             rank_zero_warn(
                 f"The checkpoint holds no state of `{self.state_key}`: its metric-driven stages start from the first."
@@ -293,6 +298,7 @@ class BackboneFreezeUnfreeze(Callback):
         if self._freezer is None or target == self._applied:
             return
         before, self._applied = self._applied or 0, target
+        reshard(module)
         self._freezer.apply(target)
         # What was frozen through a validation remembers its eval mode, so the mode at the start of the fit counts.
         self._give_modes(len(self._groups) - target, len(self._groups) - self._open)
@@ -306,6 +312,7 @@ class BackboneFreezeUnfreeze(Callback):
                     parameter.grad = None
             self._reduced = trainable
             rewrap_ddp(trainer, module)
+            refresh_shards(module)
             reset_compiled_code()
         when = f"{self.schedule.unit} {self._position(trainer)}"
         if module.automatic_optimization and not any(value.requires_grad for value in module.parameters()):
@@ -328,6 +335,7 @@ class BackboneFreezeUnfreeze(Callback):
 
     def _restore(self) -> None:
         if self._freezer is not None:
+            reshard(self._freezer.root)
             self._freezer.restore()
             self._give_modes(0, len(self._groups))
             self._freezer = None

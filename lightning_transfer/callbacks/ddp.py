@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["check_strategy", "reset_compiled_code", "rewrap_ddp"]
 
 # By name, since `lightning.pytorch` and `pytorch_lightning` each have their own classes.
-_SUPPORTED = ("SingleDeviceStrategy", "DDPStrategy")
+_ONE_DEVICE_AND_DDP = ("SingleDeviceStrategy", "DDPStrategy")
 _REFUSED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAStrategy", "SingleDeviceXLAStrategy")
 
 
-def check_strategy(trainer: Trainer, callback: object) -> None:
+def check_strategy(trainer: Trainer, callback: object, *also: str) -> None:
     """Refuse a strategy under which the callback has not been proven right.
 
+    Args:
+        trainer: Its strategy is looked at.
+        callback: Named in the error.
+        also: Class names of strategies that this callback takes besides one device and DDP.
+
     Raises:
-        MisconfigurationException: If the strategy is neither single-device nor DDP.
+        MisconfigurationException: If the strategy is neither single-device nor DDP nor one of ``also``.
     """
     names = [cls.__name__ for cls in type(trainer.strategy).__mro__]
-    if any(name in _SUPPORTED for name in names) and not any(name in _REFUSED for name in names):
+    refused = set(_REFUSED) - set(also)
+    if any(name in (*_ONE_DEVICE_AND_DDP, *also) for name in names) and refused.isdisjoint(names):
         return
     raise MisconfigurationException(
         f"`{type(callback).__name__}` does not support the strategy `{names[0]}`: it shards parameters or optimizer "

@@ -1,0 +1,156 @@
+"""Trains the toy on two processes under FSDP2 and writes its gathered weights; run by `test_sharding.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from lightning_transfer.callbacks import BackboneFreezeUnfreeze
+from tests.unit.callbacks.callback_toys import Toy, loader, trainer
+
+SCHEDULE = {0: 0, 1: 1, 2: 3, 3: 1}
+BFLOAT16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+EPOCHS = 4
+
+# Name: arguments of `fully_shard`, whether each block is a unit of its own, gradient accumulation, optimizer.
+SETTINGS: dict[str, tuple[dict[str, Any], bool, int, str]] = {
+    "blocks": ({}, True, 1, "sgd"),
+    "adamw": ({}, True, 1, "adamw"),
+    # One unit holds frozen and open layers, and keeps its gathered parameters after a validation.
+    "whole": ({}, False, 1, "adamw"),
+    "kept": ({"reshard_after_forward": False}, True, 1, "sgd"),
+    "accumulate": ({}, True, 2, "sgd"),
+    "bfloat16": ({"mp_policy": BFLOAT16}, True, 1, "sgd"),
+}
+
+
+def callback(schedule: Any = SCHEDULE) -> BackboneFreezeUnfreeze:
+    return BackboneFreezeUnfreeze(schedule, verbose=False)
+
+
+def configure(optimizer: str) -> Any:
+    if optimizer == "sgd":
+        return lambda module: torch.optim.SGD(module.parameters(), lr=0.1)
+    return lambda module: torch.optim.AdamW(module.parameters(), lr=0.01)
+
+
+def by_rate(schedule: dict[int, int]) -> Any:
+    """The same stages without freezing: a rate of zero, which plain SGD takes literally."""
+
+    def rates(module: Any) -> Any:
+        groups = [{"params": list(block.parameters())} for block in module.backbone.blocks]
+        optimizer = torch.optim.SGD([*groups, {"params": list(module.head.parameters())}], lr=0.1)
+        factors = [lambda epoch, place=place: float(schedule.get(epoch, 0) >= 3 - place) for place in range(3)]
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, [*factors, lambda epoch: 1.0])]
+
+    return rates
+
+
+class Sharded(Toy):  # type: ignore[misc, valid-type]
+    """Both ranks together see the global batches of one process."""
+
+    arguments: dict[str, Any] = {}
+    units = True
+
+    def configure_model(self) -> None:
+        mesh = self.device_mesh["data_parallel"]
+        for block in self.backbone.blocks if self.units else ():
+            fully_shard(block, mesh=mesh, **self.arguments)
+        fully_shard(self, mesh=mesh, **self.arguments)
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = loader().dataset
+        return DataLoader(dataset, batch_size=4, sampler=DistributedSampler(dataset, shuffle=False))
+
+    val_dataloader = train_dataloader
+
+
+class Weights(Callback):
+    """Gathers the weights at the end of each epoch, before anything else reads them."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, torch.Tensor]] = []
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.epochs.append(gathered(pl_module))
+
+
+class Flags(Callback):
+    """Writes which of the optimizer's parameters take gradients, and whether what is frozen has one."""
+
+    def __init__(self) -> None:
+        self.open: list[int] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        values = [value for group in optimizer.param_groups for value in group["params"]]
+        self.open.append(sum(value.requires_grad for value in values))
+        assert all(value.requires_grad or value.grad is None for value in values)
+
+
+def gathered(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    state = module.state_dict()
+    return {key: (value.full_tensor() if isinstance(value, DTensor) else value).clone() for key, value in state.items()}
+
+
+def fit(name: str, callbacks: list[Any], *, optimizer: Any = None, seed: int = 0, **options: Any) -> Any:
+    arguments, units, accumulate, kind = SETTINGS[name]
+    checkpoint = options.pop("ckpt_path", None)
+    module = Sharded(optimizer or configure(kind), norm="layer", seed=seed)
+    module.arguments, module.units = arguments, units
+    run = trainer(
+        callbacks,
+        EPOCHS,
+        strategy=ModelParallelStrategy(2, 1, process_group_backend="gloo"),
+        devices=2,
+        accumulate_grad_batches=accumulate,
+        use_distributed_sampler=False,
+        **options,
+    )
+    run.fit(module, ckpt_path=checkpoint)
+    assert all(value.requires_grad for value in module.parameters())
+    return module, run
+
+
+def train(folder: Path, name: str) -> None:
+    flags, weights = Flags(), Weights()
+    module, run = fit(name, [callback(), flags])
+    # Gathering the weights also shards them again, so the run that is looked at inside is another one.
+    watched, _ = fit(name, [callback(), weights])
+    result = {"state": gathered(module), "epochs": weights.epochs, "open": flags.open, "watched": gathered(watched)}
+    if name == "bfloat16":
+        by_rates, _ = fit(name, [], optimizer=by_rate(SCHEDULE))
+        result["by_rate"] = gathered(by_rates)
+    torch.save(result, folder / f"{name}{run.global_rank}.pt")
+
+
+def resume(folder: Path) -> None:
+    """Takes a run up again from each epoch's end, with the callback and, as the oracle, without."""
+    for ours in (True, False):
+        saver = ModelCheckpoint(folder / f"{ours}", "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        callbacks = [callback()] if ours else []
+        whole, run = fit("whole" if ours else "adamw", [*callbacks, saver], enable_checkpointing=True)
+        states = [gathered(whole)]
+        for epoch in range(EPOCHS - 1):
+            callbacks, flags = ([callback()] if ours else []), Flags()
+            path = folder / f"{ours}" / f"epoch={epoch}.ckpt"
+            again, _ = fit("whole" if ours else "adamw", [*callbacks, flags], seed=epoch + 1, ckpt_path=path)
+            states.append(gathered(again))
+        torch.save(states, folder / f"resumed{ours}{run.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1])
+    for setting in sys.argv[2:]:
+        if setting == "resume":
+            resume(where)
+        else:
+            train(where, setting)
