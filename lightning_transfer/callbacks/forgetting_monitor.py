@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from lightning_transfer.callbacks.ddp import check_strategy
 from lightning_transfer.callbacks.forgetting_actions import (
@@ -29,7 +28,7 @@ from lightning_transfer.callbacks.forgetting_arguments import (
 from lightning_transfer.callbacks.forgetting_cadence import Cadence
 from lightning_transfer.callbacks.forgetting_interpolate import InterpolateAction
 from lightning_transfer.callbacks.forgetting_meter import Meter, synchronise
-from lightning_transfer.callbacks.forgetting_probe import named_probes, read_probe
+from lightning_transfer.callbacks.forgetting_probe import ProbeSource, named_probes, read_probe
 from lightning_transfer.callbacks.forgetting_reading import find_reader, usable_metrics
 from lightning_transfer.callbacks.forgetting_report import (
     AlarmCounter,
@@ -100,7 +99,7 @@ class ForgettingMonitor(Callback):
 
     def __init__(
         self,
-        probe: str | Dataset[Any] | DataLoader[Any] | LightningDataModule | Mapping[str, Any],
+        probe: ProbeSource | Mapping[str, ProbeSource],
         *,
         head: str | nn.Module | None = None,
         feature_fn: Callable[[Any, Any], Any] | None = None,

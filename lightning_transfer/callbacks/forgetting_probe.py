@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -30,6 +30,7 @@ from lightning_transfer.errors import closest
 __all__ = [
     "PROXIES",
     "Probe",
+    "ProbeSource",
     "count_inputs",
     "input_of",
     "is_stream",
@@ -38,6 +39,10 @@ __all__ = [
     "read_probe",
     "training_batches",
 ]
+
+# Without `[Any]`: jsonargparse makes a bare Dataset of a `Dataset[Any]`, whatever `class_path` a config names.
+ProbeSource: TypeAlias = str | Dataset | DataLoader | LightningDataModule  # type: ignore[type-arg]
+"""What one probe may be given as."""
 
 PROXIES = ("target", "noise")
 """Stand-ins for source data: what they show is drift, not forgetting."""

@@ -36,7 +36,7 @@ _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "current_mo
 
 
 def finish_fit(cli: TransferCLI) -> None:
-    """Load the best checkpoint, fit temperature and threshold on the calibration split, write ``model.ckpt``.
+    """Load the checkpoint to keep, fit temperature and threshold on the calibration split, write ``model.ckpt``.
 
     Args:
         cli: After its trainer's ``fit``.
@@ -123,7 +123,10 @@ def _write(cli: TransferCLI, records: Sequence[Record], outputs: Outputs, skippe
 
 
 def _best_checkpoint(cli: TransferCLI) -> Path:
-    """Return the checkpoint to keep: best by its monitor, else the last, else the weights as they are now."""
+    """Return the checkpoint to keep: interpolated, best by its monitor, the last, or the weights as they are now."""
+    interpolated = _interpolated_checkpoint(cli)
+    if interpolated is not None:
+        return interpolated
     callback = cli.trainer.checkpoint_callback
     for name in ("best_model_path", "last_model_path"):
         found = getattr(callback, name, "")
@@ -133,6 +136,15 @@ def _best_checkpoint(cli: TransferCLI) -> Path:
     path = cli.output / "checkpoints" / "last.ckpt"
     cli.trainer.save_checkpoint(path, weights_only=True)
     return path
+
+
+def _interpolated_checkpoint(cli: TransferCLI) -> Path | None:
+    """Return what a `ForgettingMonitor` wrote in this run."""
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    paths = [path for item in callbacks if (path := getattr(item, "interpolated_path", ""))]
+    # With `ddp_spawn` the callback that knows was in another process; the run's folder is this run's alone.
+    paths += (cli.output / "checkpoints").glob("interpolated-alpha=*.ckpt")
+    return Path(paths[0]) if paths else None
 
 
 def _calibrate(cli: TransferCLI) -> None:
@@ -183,10 +195,12 @@ def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
 
 
 def _logged(cli: TransferCLI) -> dict[str, Any]:
-    """Return the score of the best checkpoint."""
+    """Return the score of the checkpoint that was kept."""
     callback = cli.trainer.checkpoint_callback
     score = getattr(callback, "best_model_score", None)
     monitor = getattr(callback, "monitor", None)
+    if monitor is not None and _interpolated_checkpoint(cli) is not None:
+        score = cli.trainer.callback_metrics.get(monitor)
     return {} if score is None or monitor is None else {monitor: _score(float(score))}
 
 

@@ -33,9 +33,9 @@ class Backbone(nn.Module):
         return self.last(self.norm(self.conv(x)).relu().mean((2, 3)))
 
 
-def make(lib=lightning.pytorch, norm=True):
+def _module_class(lib):
     class Module(lib.LightningModule):
-        def __init__(self):
+        def __init__(self, norm=True):
             super().__init__()
             self.backbone = Backbone(norm)
             self.head = nn.Sequential(nn.BatchNorm1d(8, affine=False) if norm else nn.Identity(), nn.Linear(8, 3))
@@ -55,8 +55,17 @@ def make(lib=lightning.pytorch, norm=True):
         def configure_optimizers(self):
             return torch.optim.AdamW(self.parameters(), lr=0.01)
 
+    Module.__qualname__ = Module.__name__ = f"Module_{lib.__name__.replace('.', '_')}"
+    return Module
+
+
+# So that it can be pickled by name.
+Module_lightning_pytorch = _module_class(lightning.pytorch)
+
+
+def make(lib=lightning.pytorch, norm=True):
     torch.manual_seed(0)
-    return Module()
+    return (Module_lightning_pytorch if lib is lightning.pytorch else _module_class(lib))(norm)
 
 
 def train(tmp_path, *callbacks, module=None, lib=lightning.pytorch, ckpt_path=None, epochs=3, **options):

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import lightning.pytorch
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader
 
-from lightning_transfer.callbacks.forgetting_monitor import ForgettingMonitor
 from lightning_transfer.errors import CheckpointError
+from tests.unit.callbacks.forgetting_ddp_run import ACTIONS
 from tests.unit.callbacks.forgetting_toys import (
     PROBE,
     Crash,
-    Network,
     dataset,
     make_module,
     monitor,
     source_head,
     train,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 def interrupted(tmp_path, **options):
@@ -107,63 +109,50 @@ def test_rollback_after_resume(tmp_path):
         train(tmp_path, monitor(head=source_head(), **options), ckpt_path=ckpt, max_epochs=3)
 
 
+# ---- two processes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each rank ended with, for each action; in the spawned run the callback travels by pickle."""
+    folder = tmp_path_factory.mktemp("ranks")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for start, names in (("spawn", ["interpolate"]), ("fork", [name for name in ACTIONS if name != "interpolate"])):
+        command = [sys.executable, "-m", "tests.unit.callbacks.forgetting_ddp_run", str(folder), start, *names]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return {
+        name: (folder / name, [torch.load(folder / name / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)])
+        for name in ACTIONS
+    }
+
+
 @pytest.mark.slow
-def test_two_processes_agree_and_do_not_hang(tmp_path):
-    callback = Collect(
-        {"photos": PROBE, "own": "target"},
-        head=source_head(),
-        backbone="backbone",
-        max_overhead=None,
-        tolerance={"cosine": 0.0},
-        confirm=2,
-        on_alarm="stop",
-    )
-    callback.folder = str(tmp_path)
-    trainer, module = make_ddp_trainer(tmp_path, callback)
-    trainer.fit(module, DataLoader(dataset(48), batch_size=8), DataLoader(dataset(12, 5), batch_size=6))
-    found = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-    assert found[0] == found[1]
-    assert found[0][0]["step"] == 0
-    assert {row["value"] for row in found[0][0]["readings"].values()} == {0.0}
-    assert found[0][-1]["step"] == 6  # stopped on both ranks after the second check
-    assert len(list(Path(tmp_path, "saved").glob("forgetting_reference*"))) == 1
+@pytest.mark.parametrize("action", ACTIONS)
+def test_two_processes_agree_and_do_not_hang(ranks, action):
+    folder, (first, second) = ranks[action]
+    assert first["history"] == second["history"]
+    assert first["interpolation"] == second["interpolation"]
+    assert set(first["history"][0].values()) == {0.0}
+    assert len(first["history"][0]) == 6
+    for name, value in first["state"].items():
+        # DDP leaves each rank its own BatchNorm statistics; rank 0's are saved.
+        if action == "interpolate" or "running" not in name:
+            assert torch.equal(value, second["state"][name]), name
+    assert len(list((folder / "saved").glob("forgetting_reference*"))) == 1
 
 
-class Collect(ForgettingMonitor):
-    folder = ""
-
-    def on_train_end(self, trainer, pl_module):
-        super().on_train_end(trainer, pl_module)
-        history = [{**report.to_dict(), "seconds": 0.0, "scores": {}} for report in self.history]
-        torch.save(history, Path(self.folder, f"rank{trainer.global_rank}.pt"))
-
-
-class DdpModule(lightning.pytorch.LightningModule):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.backbone, self.head = Network(), nn.Linear(8, 3)
-
-    def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self.head(self.backbone(batch[0])), batch[1])
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", self.training_step(batch, batch_idx), sync_dist=True)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.05)
-
-
-def make_ddp_trainer(tmp_path, callback):
-    trainer = lightning.pytorch.Trainer(
-        max_epochs=4,
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp_spawn",
-        logger=False,
-        callbacks=[callback, ModelCheckpoint(tmp_path / "saved")],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=str(tmp_path),
-    )
-    return trainer, DdpModule()
+@pytest.mark.slow
+def test_two_processes_act_alike(ranks):
+    lengths = {name: len(found[0]["history"]) for name, (_, found) in ranks.items()}
+    # Stopped after the first epoch; rolled back twice, with one more check of the weights that were put back.
+    assert lengths == {"log": 5, "stop": 2, "rollback": 4, "refreeze": 5, "interpolate": 6}
+    folder, (first, _) = ranks["interpolate"]
+    alpha = first["interpolation"]["alpha"]
+    assert 0 < alpha < 1
+    saved = torch.load(folder / "saved" / f"interpolated-alpha={alpha:.2f}.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, saved[name]) for name, value in first["state"].items())
+    _, (first, _) = ranks["rollback"]
+    assert set(first["history"][-1].values()) == {0.0}

@@ -7,11 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from lightning_transfer.data import BaseDataModule
 from lightning_transfer.types import BackboneCard, Record
 
-__all__ = ["ToyData"]
+__all__ = ["ToyData", "ToyProbe"]
+
+
+class ToyProbe(Dataset[Tensor]):
+    """Points as the pretrained network knew them."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.randn(3, generator=torch.Generator().manual_seed(index))
 
 
 class _Nothing:
