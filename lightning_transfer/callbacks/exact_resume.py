@@ -79,7 +79,7 @@ class ExactResume(Callback):
             progress.total.processed -= 1
         else:
             self._plateau_due = saved["plateau_due"]
-            self._make_up_for_plateau_step(trainer, pl_module, trainer.current_epoch)
+            self._make_up_for_plateau_step(trainer, pl_module)
         states = saved["random"]
         if len(states) == trainer.world_size:
             restore_random_states(states[trainer.global_rank], device)
@@ -91,7 +91,7 @@ class ExactResume(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the plateau step of the epoch before, when all its metrics are known."""
-        self._make_up_for_plateau_step(trainer, pl_module, trainer.current_epoch - 1)
+        self._make_up_for_plateau_step(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note whether Lightning will leave out the plateau step: it does so in the epoch that it resumed in."""
@@ -99,16 +99,17 @@ class ExactResume(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the plateau step of the last epoch, for a fit that goes on later."""
-        self._make_up_for_plateau_step(trainer, pl_module, trainer.current_epoch - 1)
+        self._make_up_for_plateau_step(trainer, pl_module)
 
-    def _make_up_for_plateau_step(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+    def _make_up_for_plateau_step(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._plateau_due or not module.automatic_optimization:
             return
         self._plateau_due = False
         for config in trainer.lr_scheduler_configs:
-            due = config.reduce_on_plateau and config.interval == "epoch" and (epoch + 1) % config.frequency == 0
+            # `current_epoch` is the next one by now, so it is the number of epochs that are done.
+            due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
             value = trainer.callback_metrics.get(str(config.monitor))
-            if due and value is not None:
+            if config.reduce_on_plateau and due and value is not None:
                 module.lr_scheduler_step(config.scheduler, value)
 
 

@@ -29,11 +29,11 @@ def one_cycle(module: Any) -> Any:
     return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
-def plateau(module: Any) -> Any:
+def plateau(module: Any, frequency: int = 1) -> Any:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.2, momentum=0.9)
     # Every epoch that is not twice as good as the best cuts the rate: a step that is left out shows at once.
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5, threshold=0.5)
-    return [optimizer], [{"scheduler": scheduler, "monitor": "val_loss"}]
+    return [optimizer], [{"scheduler": scheduler, "monitor": "val_loss", "frequency": frequency}]
 
 
 class RandomToy(Toy):  # type: ignore[misc, valid-type]

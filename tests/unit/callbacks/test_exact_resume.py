@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ FITS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     # A validation after each batch: every second checkpoint falls within an accumulation.
     "accumulation": ({}, {"accumulate_grad_batches": 2, "val_check_interval": 1}, EPOCHS * (BATCHES + 1)),
     "plateau": ({"configure": plateau}, {}, EPOCHS * (BATCHES - 1 + 2)),
+    "plateau every second epoch": (
+        {"configure": partial(plateau, frequency=2)},
+        {"accumulate_grad_batches": 2},
+        EPOCHS * (BATCHES - 1 + 2),
+    ),
     "plateau, validation within the epoch": ({"configure": plateau}, {"val_check_interval": 2}, EPOCHS * (2 + 2 + 1)),
     "counted in steps": ({"configure": plateau}, {"max_steps": 18}, 3 * (BATCHES - 1 + 2) + 2 + 2),
 }
