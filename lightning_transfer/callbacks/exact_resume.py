@@ -72,7 +72,7 @@ class ExactResume(Callback):
         for name, parameter in pl_module.named_parameters():
             if name in saved["gradients"]:
                 parameter.grad = saved["gradients"][name].to(parameter)
-        if trainer.fit_loop.restarted_on_epoch_end:
+        if getattr(trainer.fit_loop, "restarted_on_epoch_end", False):
             # Counted in steps (`max_steps`), Lightning runs the end of the epoch again, and would count it twice.
             progress: Any = trainer.fit_loop.epoch_progress
             progress.current.processed -= 1
