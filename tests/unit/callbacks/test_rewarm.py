@@ -218,4 +218,6 @@ def test_a_step_taken_only_to_make_room_for_a_state_is_none_of_the_ramps() -> No
     module.backbone.blocks[0].requires_grad_(True)
     with splitter.unsplit():
         step(module, optimizer)
-    assert optimizer.param_groups[0]["lr"] == 0.1 * (0.125 * 0.25)
+    for ramp in (0.25, 0.5, 0.75, 1.0):
+        assert optimizer.param_groups[0]["lr"] == 0.1 * (0.125 * ramp)
+        step(module, optimizer)
