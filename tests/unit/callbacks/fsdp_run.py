@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_transfer.callbacks import BackboneFreezeUnfreeze
@@ -21,15 +23,30 @@ SCHEDULE = {0: 0, 1: 1, 2: 3, 3: 1}
 BFLOAT16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 EPOCHS = 4
 
-# Name: arguments of `fully_shard`, whether each block is a unit of its own, gradient accumulation, optimizer.
-SETTINGS: dict[str, tuple[dict[str, Any], bool, int, str]] = {
-    "blocks": ({}, True, 1, "sgd"),
-    "adamw": ({}, True, 1, "adamw"),
+
+@dataclass(frozen=True)
+class Setting:
+    """How the module is sharded, and how it is trained."""
+
+    shard: dict[str, Any] = field(default_factory=dict)
+    # Whether each block is a unit of its own, besides the root.
+    units: bool = True
+    tensor_parallel: bool = False
+    optimizer: str = "sgd"
+    accumulate: int = 1
+    one_file: bool = False
+
+
+SETTINGS = {
+    "blocks": Setting(),
+    "adamw": Setting(optimizer="adamw"),
     # One unit holds frozen and open layers, and keeps its gathered parameters after a validation.
-    "whole": ({}, False, 1, "adamw"),
-    "kept": ({"reshard_after_forward": False}, True, 1, "sgd"),
-    "accumulate": ({}, True, 2, "sgd"),
-    "bfloat16": ({"mp_policy": BFLOAT16}, True, 1, "sgd"),
+    "whole": Setting(units=False, optimizer="adamw"),
+    "kept": Setting({"reshard_after_forward": False}),
+    "accumulate": Setting(accumulate=2),
+    "tensor_parallel": Setting(tensor_parallel=True),
+    "bfloat16": Setting({"mp_policy": BFLOAT16}),
+    "one_file": Setting(optimizer="adamw", one_file=True),
 }
 
 
@@ -56,18 +73,24 @@ def by_rate(schedule: dict[int, int]) -> Any:
 
 
 class Sharded(Toy):  # type: ignore[misc, valid-type]
-    """Both ranks together see the global batches of one process."""
+    """All ranks together see the global batches of one process."""
 
-    arguments: dict[str, Any] = {}
-    units = True
+    setting = Setting()
 
     def configure_model(self) -> None:
+        if self.setting.tensor_parallel:
+            mesh = self.device_mesh["tensor_parallel"]
+            for block in self.backbone.blocks:
+                parallelize_module(block, mesh, {"linear": ColwiseParallel(output_layouts=Replicate())})
+            return
         mesh = self.device_mesh["data_parallel"]
-        for block in self.backbone.blocks if self.units else ():
-            fully_shard(block, mesh=mesh, **self.arguments)
-        fully_shard(self, mesh=mesh, **self.arguments)
+        for block in self.backbone.blocks if self.setting.units else ():
+            fully_shard(block, mesh=mesh, **self.setting.shard)
+        fully_shard(self, mesh=mesh, **self.setting.shard)
 
     def train_dataloader(self) -> DataLoader:
+        if self.setting.tensor_parallel:
+            return loader()
         dataset = loader().dataset
         return DataLoader(dataset, batch_size=4, sampler=DistributedSampler(dataset, shuffle=False))
 
@@ -101,21 +124,24 @@ def gathered(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {key: (value.full_tensor() if isinstance(value, DTensor) else value).clone() for key, value in state.items()}
 
 
-def fit(name: str, callbacks: list[Any], *, optimizer: Any = None, seed: int = 0, **options: Any) -> Any:
-    arguments, units, accumulate, kind = SETTINGS[name]
-    checkpoint = options.pop("ckpt_path", None)
-    module = Sharded(optimizer or configure(kind), norm="layer", seed=seed)
-    module.arguments, module.units = arguments, units
+def fit(name: str, callbacks: list[Any], *, optimizer: Any = None, seed: int = 0, path: Any = None) -> Any:
+    setting = SETTINGS[name]
+    module = Sharded(optimizer or configure(setting.optimizer), norm="layer", seed=seed)
+    module.setting = setting
+    sizes = (1, 2) if setting.tensor_parallel else (2, 1)
+    strategy = ModelParallelStrategy(
+        *sizes, process_group_backend="gloo", save_distributed_checkpoint=not setting.one_file
+    )
     run = trainer(
         callbacks,
         EPOCHS,
-        strategy=ModelParallelStrategy(2, 1, process_group_backend="gloo"),
+        strategy=strategy,
         devices=2,
-        accumulate_grad_batches=accumulate,
+        accumulate_grad_batches=setting.accumulate,
         use_distributed_sampler=False,
-        **options,
+        enable_checkpointing=any(isinstance(item, ModelCheckpoint) for item in callbacks),
     )
-    run.fit(module, ckpt_path=checkpoint)
+    run.fit(module, ckpt_path=path)
     assert all(value.requires_grad for value in module.parameters())
     return module, run
 
@@ -125,32 +151,26 @@ def train(folder: Path, name: str) -> None:
     module, run = fit(name, [callback(), flags])
     # Gathering the weights also shards them again, so the run that is looked at inside is another one.
     watched, _ = fit(name, [callback(), weights])
-    result = {"state": gathered(module), "epochs": weights.epochs, "open": flags.open, "watched": gathered(watched)}
+    result = {"state": gathered(module), "open": flags.open, "epochs": weights.epochs, "watched": gathered(watched)}
     if name == "bfloat16":
         by_rates, _ = fit(name, [], optimizer=by_rate(SCHEDULE))
         result["by_rate"] = gathered(by_rates)
     torch.save(result, folder / f"{name}{run.global_rank}.pt")
 
 
-def resume(folder: Path) -> None:
+def resume(folder: Path, name: str) -> None:
     """Takes a run up again from each epoch's end, with the callback and, as the oracle, without."""
     for ours in (True, False):
-        saver = ModelCheckpoint(folder / f"{ours}", "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-        callbacks = [callback()] if ours else []
-        whole, run = fit("whole" if ours else "adamw", [*callbacks, saver], enable_checkpointing=True)
+        path = folder / f"{name}{ours}"
+        saver = ModelCheckpoint(path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        whole, run = fit(name, [*([callback()] if ours else []), saver])
         states = [gathered(whole)]
         for epoch in range(EPOCHS - 1):
-            callbacks, flags = ([callback()] if ours else []), Flags()
-            path = folder / f"{ours}" / f"epoch={epoch}.ckpt"
-            again, _ = fit("whole" if ours else "adamw", [*callbacks, flags], seed=epoch + 1, ckpt_path=path)
+            again, _ = fit(name, [callback()] if ours else [], seed=epoch + 1, path=path / f"epoch={epoch}.ckpt")
             states.append(gathered(again))
-        torch.save(states, folder / f"resumed{ours}{run.global_rank}.pt")
+        torch.save(states, folder / f"{name}{ours}{run.global_rank}.pt")
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    for setting in sys.argv[2:]:
-        if setting == "resume":
-            resume(where)
-        else:
-            train(where, setting)
+    for setting_name in sys.argv[3:]:
+        {"train": train, "resume": resume}[sys.argv[2]](Path(sys.argv[1]), setting_name)

@@ -359,9 +359,17 @@ def test_accumulation_clipping_bf16_and_averaging_together() -> None:
     assert watch.moved[3] >= tensors_of(module, "backbone")
 
 
-@pytest.mark.parametrize("strategy", ["FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
-@pytest.mark.parametrize("callback", [BackboneFreezeUnfreeze(), DiscriminativeLR()])
-def test_a_sharding_strategy_is_refused_by_name(strategy: str, callback: Any) -> None:
+@pytest.mark.parametrize(
+    ("callback", "strategy"),
+    [
+        (BackboneFreezeUnfreeze(), "FSDPStrategy"),
+        (BackboneFreezeUnfreeze(), "DeepSpeedStrategy"),
+        (DiscriminativeLR(), "FSDPStrategy"),
+        (DiscriminativeLR(), "DeepSpeedStrategy"),
+        (DiscriminativeLR(), "ModelParallelStrategy"),
+    ],
+)
+def test_a_sharding_strategy_is_refused_by_name(callback: Any, strategy: str) -> None:
     fake = SimpleNamespace(strategy=type(strategy, (), {})())
     with pytest.raises(MisconfigurationException, match=strategy):
         callback.on_fit_start(fake, Toy())

@@ -13,14 +13,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightning_transfer.callbacks.ddp import check_strategy, reset_compiled_code, rewrap_ddp
-from tests.unit.callbacks.callback_toys import Toy, loader, trainer
+from tests.unit.callbacks.callback_toys import Toy, trainer
 from tests.unit.callbacks.ddp_run import SETTINGS, callbacks, configure
 
 ROOT = Path(__file__).parents[3]
 
 
-def run_two_processes(folder: Path, start: str, names: list[str]) -> None:
-    command = [sys.executable, "-m", "tests.unit.callbacks.ddp_run", str(folder), start, *names]
+def run_two_processes(script: str, folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", f"tests.unit.callbacks.{script}", str(folder), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -31,26 +31,41 @@ def check(folder: Path, name: str) -> None:
     ranks = [torch.load(folder / name / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     module = Toy(configure, norm="layer")
     start = {key: value.clone() for key, value in module.state_dict().items()}
-    trainer(callbacks(), accumulate_grad_batches=SETTINGS[name][1], limit_val_batches=0).fit(module, loader(8))
+    setting = SETTINGS[name]
+    trainer(callbacks(name), num_sanity_val_steps=0, **setting.options).fit(module)
     for key, value in module.state_dict().items():
         left, right = (rank["state"][key] for rank in ranks)
         assert torch.equal(left, right), (name, key)
         torch.testing.assert_close(left, value, rtol=0, atol=1e-6)
-        assert not torch.equal(value, start[key])
-    # Only what trains is reduced: two head tensors, four in each block.
-    assert ranks[0]["reduced"] == [2, 6, 14, 6]
+    for key in ("head.weight", "backbone.blocks.2.linear.weight"):
+        assert not torch.equal(module.state_dict()[key], start[key])
+    # Only what trains is reduced, from the same batch on in both ranks.
+    assert ranks[0]["reduced"] == ranks[1]["reduced"] == setting.reduced
+
+
+QUICK = ("plain", "accumulate", "steps", "score_of_rank_zero")
 
 
 def test_two_processes_are_equal_and_equal_to_one(tmp_path: Path) -> None:
-    run_two_processes(tmp_path, "fork", list(SETTINGS))
-    for name in SETTINGS:
+    run_two_processes("ddp_run", tmp_path, "fork", *QUICK)
+    for name in QUICK:
+        check(tmp_path, name)
+
+
+@pytest.mark.slow
+def test_two_processes_are_equal_under_every_setting(tmp_path: Path) -> None:
+    others = [name for name in SETTINGS if name not in QUICK]
+    run_two_processes("ddp_run", tmp_path, "fork", *others)
+    for name in others:
         check(tmp_path, name)
 
 
 @pytest.mark.slow
 def test_spawned_processes_are_equal_and_equal_to_one(tmp_path: Path) -> None:
-    run_two_processes(tmp_path, "spawn", ["plain"])
-    check(tmp_path, "plain")
+    """The callback, its metric and its schedule are pickled on the way."""
+    run_two_processes("ddp_run", tmp_path, "spawn", "plain", "steps", "score")
+    for name in ("plain", "steps", "score"):
+        check(tmp_path, name)
 
 
 @pytest.mark.parametrize("strategy", [SingleDeviceStrategy("cpu"), DDPStrategy()])
@@ -64,6 +79,15 @@ def test_other_strategies_are_refused_by_name_with_the_way_out(name: str) -> Non
     strategy = type(name, bases, {"__init__": lambda self: None})()
     with pytest.raises(MisconfigurationException, match=rf"{name}.*strategy='ddp'"):
         check_strategy(SimpleNamespace(strategy=strategy), object())  # type: ignore[arg-type]
+
+
+def test_a_callback_may_take_more_strategies_than_the_others() -> None:
+    strategy = type("ModelParallelStrategy", (), {})()
+    check_strategy(SimpleNamespace(strategy=strategy), object(), "ModelParallelStrategy")  # type: ignore[arg-type]
+    for name in ("FSDPStrategy", "DeepSpeedStrategy"):
+        run: Any = SimpleNamespace(strategy=type(name, (), {})())
+        with pytest.raises(MisconfigurationException, match=name):
+            check_strategy(run, object(), "ModelParallelStrategy")
 
 
 @pytest.fixture
