@@ -15,7 +15,7 @@ from typing import Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from benchmarks.correctness.contestants import CONTESTANTS, Contestant, Settings
+from benchmarks.correctness.contestants import BARE, CONTESTANTS, Contestant, Settings
 from benchmarks.correctness.toys import Toy, trainer
 
 __all__ = ["Case", "Outcome", "Row", "cell", "judge"]
@@ -119,7 +119,7 @@ def _attempt(case: Case, contestant: Contestant) -> Outcome:
 @cache
 def _routine(name: str) -> frozenset[str]:
     """Return what a contestant warns of where nothing is unusual."""
-    contestant = next(item for item in CONTESTANTS if item.name == name)
+    contestant = next((item for item in CONTESTANTS if item.name == name), BARE)
     with tempfile.TemporaryDirectory() as folder, _quiet() as caught:
         for open_at in (None, 1):
             trainer(contestant.callbacks(Settings(Path(folder), 2, open_at)), 2).fit(Toy())

@@ -92,11 +92,19 @@ def measure_curve(make: Make, contestant: Contestant, folder: Path) -> tuple[boo
     if not names or any(name not in step for step in steps[first:] for name in names):
         return False, "the backbone never enters the optimizer"
     worst = deviation([step["head.weight"] for step in steps], users, 1.0)
+    factors = []
     for name in names:
         own = [step[name] for step in steps[first:]]
-        factor = statistics.median(rate / user for rate, user in zip(own, users[first:], strict=True) if user > 0)
-        worst = max(worst, deviation(own, users[first:], factor))
-    return worst <= TOLERANCE, f"off by {worst:.0%}" if worst > TOLERANCE else "on the curve"
+        ratios = [rate / user for rate, user in zip(own, users[first:], strict=True) if user > 0]
+        factors.append(statistics.median(ratios))
+        worst = max(worst, deviation(own, users[first:], factors[-1]))
+    if worst > TOLERANCE:
+        return False, f"off by {worst:.0%}"
+    # The smallest is the stem's where layers have rates of their own.
+    found = min(factors)
+    return True, "on the curve" + (
+        "" if abs(found - wish.ratio) < TOLERANCE else f" times {found:.2g}, not {wish.ratio:g}"
+    )
 
 
 def deviation(rates: list[float], users: list[float], factor: float) -> float:
