@@ -102,9 +102,8 @@ def measure_curve(make: Make, contestant: Contestant, folder: Path) -> tuple[boo
         return False, f"off by {worst:.0%}"
     # The smallest is the stem's where layers have rates of their own.
     found = min(factors)
-    return True, "on the curve" + (
-        "" if abs(found - wish.ratio) < TOLERANCE else f" times {found:.2g}, not {wish.ratio:g}"
-    )
+    unasked = "" if abs(found - wish.ratio) < TOLERANCE else f" times {found:.2g}, not {wish.ratio:g}"
+    return True, f"on the curve{unasked}"
 
 
 def deviation(rates: list[float], users: list[float], factor: float) -> float:
