@@ -113,11 +113,15 @@ def test_a_good_check_closes_nothing():
     assert watch.open == [OPEN_FROM[0]] * 3
 
 
-def test_nothing_is_closed_after_the_last_step(caplog):
+@pytest.mark.parametrize("first", [True, False], ids=["monitor first", "monitor last"])
+def test_nothing_is_closed_after_the_last_step(caplog, recwarn, first):
+    # Checked at the end of the fit only.
+    others = [freeze(), monitor(every_n_epochs=2, metrics=("l2",), tolerance={"l2": 0.0})]
     with caplog.at_level("INFO"):
-        # Checked at the end of the fit only.
-        run(freeze(), monitor(every_n_epochs=2), epochs=1)
+        run(*(reversed(others) if first else others), epochs=1)
+    assert [bool(report.alarms) for report in others[1].history] == [False, True]
     assert not [record for record in caplog.records if "closes" in record.message]
+    assert not [item for item in recwarn if "left to close" in str(item.message)]
 
 
 def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path):

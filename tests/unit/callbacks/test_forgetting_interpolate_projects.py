@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_transfer.callbacks.forgetting_interpolate import ALPHAS
 from lightning_transfer.errors import CheckpointError
-from tests.unit.callbacks.forgetting_toys import Crash
+from tests.unit.callbacks.forgetting_toys import PROBE, Crash
 from tests.unit.callbacks.interpolate_toys import TRAIN, VAL, Backbone, by_hand, make, monitor, tolerance_between, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:ForgettingMonitor, step")
@@ -51,6 +51,19 @@ def test_with_averaged_weights_the_average_is_the_fine_tuned_end(tmp_path):
     for name, value in expected[best][0].state_dict().items():
         torch.testing.assert_close(module.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
         assert torch.equal(saved[name], module.state_dict()[name])
+
+
+def test_the_last_reading_is_of_the_average(tmp_path):
+    callback = monitor(on_alarm="log", monitor=None)
+    _, end = train(tmp_path, EMAWeightAveraging(decay=0.5), callback)
+    assert [report.step for report in callback.history] == [0, 3, 6, 9, 9]
+    inputs = PROBE.tensors[0]
+    with torch.no_grad():
+        before, now = (module.eval().backbone(inputs).double() for module in (make(), end))
+    expected = 1 - nn.functional.cosine_similarity(before, now).mean().item()
+    readings = [report.readings["forgetting_cosine"].value for report in callback.history]
+    assert readings[-1] == pytest.approx(expected, abs=1e-9)
+    assert readings[-2] != pytest.approx(expected, abs=1e-4)
 
 
 def test_an_average_that_would_overwrite_it_is_refused(tmp_path):

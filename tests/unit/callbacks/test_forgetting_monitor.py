@@ -16,6 +16,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_transfer.callbacks.forgetting_monitor import ForgettingMonitor
@@ -167,6 +168,9 @@ def test_summary_is_first_worst_last_and_cost(tmp_path, caplog):
     assert (found["first"]["value"], found["last"]["value"]) == (values[1], values[-1])
     assert found["worst"]["value"] == max(values)
     assert 0 < callback.summary["cost_percent"] < 100
+    curve = callback.summary["curve"]
+    assert [point["forgetting"]["forgetting_cosine"] for point in curve] == values
+    assert [set(point["scores"]) for point in curve] == [set(), *[{"train_loss", "val_loss"}] * 4]
     text = next(record.message for record in caplog.records if "% of the run" in record.message)
     assert f"worst {max(values):.4f}" in text
 
@@ -272,3 +276,65 @@ def test_randomness_in_eval_mode_is_said(tmp_path):
 def test_tolerance_of_what_cannot_be_shown(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"forgetting_cka.*do not vary"):
         train(tmp_path, monitor(TensorDataset(torch.ones(6, 3, 6, 6)), tolerance={"cka": 0.1}))
+
+
+class Plain(nn.Module):
+    """A network of one's own with its classifier inside: nothing in it says what is new."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.middle, self.top = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.top(self.middle(self.stem(x).relu()).relu())
+
+
+class Inside(lightning.pytorch.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = Plain()
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("backbone", ["net", None])
+def test_a_project_that_must_name_its_new_head(tmp_path, backbone):
+    from lightning_transfer.callbacks import BackboneFreezeUnfreeze
+    from tests.unit.callbacks.callback_toys import loader
+
+    def fit(callback):
+        module = Inside()
+        freezing = BackboneFreezeUnfreeze("feature_extraction", backbone="net", head="net.top", verbose=False)
+        lightning.pytorch.Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            callbacks=[freezing, callback],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(tmp_path),
+        ).fit(module, loader())
+        return module
+
+    probe = TensorDataset(torch.randn(12, 6, generator=torch.Generator().manual_seed(3)))
+    if backbone is None:
+        with pytest.raises(MisconfigurationException, match=r"`head` is the source task's: pass `downstream_head="):
+            fit(monitor(probe, backbone=None))
+    named = monitor(probe, backbone=backbone, downstream_head="net.top", metrics=("l2",))
+    fit(named)
+    # The features are what enters the new head, and they are frozen; the logits after it have moved.
+    assert {report.readings["forgetting_l2"].value for report in named.history} == {0.0}
+    logits = monitor(probe, backbone="net", metrics=("l2",))
+    fit(logits)
+    assert logits.history[-1].readings["forgetting_l2"].value > 0
+
+
+def test_a_new_head_that_is_not_there(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"`hed`"):
+        train(tmp_path, monitor(downstream_head="hed"))

@@ -77,6 +77,21 @@ def test_summary():
     assert f"{KEY}: first 0.3000 (step 10), worst 0.9000 (step 20), last 0.4000 (step 30)" in text
 
 
+def test_the_curve_has_a_point_for_each_check():
+    history = [
+        report(0, 0.0),
+        report(10, 0.3, scores={"val_f1": 0.5, "val_loss": float("nan")}),
+        report(20, None, scores={"val_f1": 0.7}),
+    ]
+    points = summarise(history, 1.0, 2.0)["curve"]
+    assert points == [
+        {"step": 0, "epoch": 0, "forgetting": {KEY: 0.0}, "scores": {}},
+        {"step": 10, "epoch": 1, "forgetting": {KEY: 0.3}, "scores": {"val_f1": 0.5, "val_loss": None}},
+        {"step": 20, "epoch": 2, "forgetting": {KEY: None}, "scores": {"val_f1": 0.7}},
+    ]
+    assert json.loads(json.dumps(points, allow_nan=False)) == points
+
+
 def test_summary_of_what_cannot_be_read_and_of_nothing():
     found = summarise([report(10, 0.3), report(20, None)], 1.0, 0.0)
     assert found["metrics"][KEY]["worst"]["step"] == 20
