@@ -34,6 +34,8 @@ def marks(name: str) -> Any:
 def test_ours_is_right(case: Case) -> None:
     outcome = judge(case, OURS)
     assert outcome.verdict == "right", outcome
+    # A constant factor other than the one that was asked for would be written there.
+    assert ", not " not in outcome.text
 
 
 # What is wrong with it, and the cases that must notice.
