@@ -49,6 +49,7 @@ NOTICED = {
         "verbs: validate",
         "verbs: test",
         "verbs: predict",
+        "verbs: second fit, without the callback",
         "compile: module",
         "compile: submodule",
         "names",

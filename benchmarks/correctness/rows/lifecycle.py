@@ -49,6 +49,16 @@ def measure_second_fit(same_module: bool, contestant: Contestant, folder: Path) 
     return same, "the same" if same else f"trainable by epoch {texts[0]}, then {texts[1] or 'no step at all'}"
 
 
+def measure_fit_without(contestant: Contestant, folder: Path) -> tuple[bool, str]:
+    """Fit while the backbone is frozen, then fit the same module without any callback: all of it must train."""
+    module, recorder = Toy(), Recorder()
+    trainer(contestant.callbacks(Settings(folder, EPOCHS, None)), EPOCHS).fit(module)
+    trainer([recorder], 1).fit(module)
+    everything = {name for name, _ in module.named_parameters()}
+    trained = everything & recorder.moved[-1]
+    return trained == everything, f"{len(trained)} of {len(everything)} parameters train"
+
+
 class _Plain(Toy):
     """No module of it asks for its mode: a new mode alone would make dynamo trace again."""
 
@@ -109,7 +119,7 @@ ROWS = (
     Row(
         "verbs",
         "`validate`, `test`, `predict`; a second fit in the same process",
-        "the verbs change no `requires_grad`; the second fit opens the same at the same rates",
+        "the verbs change no `requires_grad`; the second fit opens the same at the same rates, or all without the callback",
         (
             *(
                 Case(verb, lambda contestant, folder, verb=verb: measure_verb(verb, contestant, folder))
@@ -117,6 +127,7 @@ ROWS = (
             ),
             Case("second fit, same callback", lambda who, folder: measure_second_fit(False, who, folder)),
             Case("second fit, same module", lambda who, folder: measure_second_fit(True, who, folder)),
+            Case("second fit, without the callback", measure_fit_without),
         ),
     ),
     Row(
