@@ -119,7 +119,8 @@ ROWS = (
     Row(
         "verbs",
         "`validate`, `test`, `predict`; a second fit in the same process",
-        "the verbs change no `requires_grad`; the second fit opens the same at the same rates, or all without the callback",
+        "the verbs change no `requires_grad`; the second fit opens the same at the same rates; without the callback it "
+        "trains everything",
         (
             *(
                 Case(verb, lambda contestant, folder, verb=verb: measure_verb(verb, contestant, folder))
