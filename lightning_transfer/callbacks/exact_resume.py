@@ -47,8 +47,6 @@ class ExactResume(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the states as plain values and tensors; all processes take part."""
-        if "callbacks" not in checkpoint:
-            return  # weights only
         epochs: Any = trainer.fit_loop.epoch_progress.current
         checkpoint["callbacks"][self.state_key] = {
             "random": _of_all_processes(trainer, random_states(trainer.strategy.root_device)),
