@@ -12,9 +12,11 @@ from torch import nn
 
 from lightning_transfer.callbacks.ddp import check_strategy, reset_compiled_code, rewrap_ddp
 from lightning_transfer.callbacks.freeze_plan import (
+    bn_mode,
     build_plan,
     check_optimizers,
     describe_change,
+    describe_differences,
     describe_unreached,
     end_of_run,
 )
@@ -36,9 +38,11 @@ class BackboneFreezeUnfreeze(Callback):
     ever added later: schedulers and checkpoints stay as they are. What is open is a pure function of the epoch or step
     (with ``monitor``, of a counter that the checkpoint holds), so a resumed run continues where it was. Frozen
     modules are in eval mode whatever calls ``.train()``. Parameters that were frozen before the fit stay frozen.
-    Under DDP the module is wrapped anew when the trainable set changes, and compiled code is compiled again.
-    When the fit ends or fails, ``requires_grad`` and modes are put back. ``validate``, ``test`` and ``predict`` are
-    left alone. Linear probing first, then fine-tuning: https://arxiv.org/abs/2202.10054.
+    Under DDP the module is wrapped anew when the trainable set changes, under FSDP2 (``ModelParallelStrategy``) the
+    shards are frozen and opened, and compiled code is compiled again. When the fit ends or fails, ``requires_grad``
+    and modes are put back. ``validate``, ``test`` and ``predict`` are left alone, and so are Lightning's finders of
+    batch size and learning rate: they run before, with everything open. Linear probing first, then fine-tuning:
+    https://arxiv.org/abs/2202.10054.
 
     Args:
         schedule: ``feature_extraction`` (head only), ``lp_ft`` (head first, then all), ``partial`` (the top
@@ -131,9 +135,7 @@ class BackboneFreezeUnfreeze(Callback):
         count = self._open if self._limit is None else min(self._open, self._limit)
         return self._groups[len(self._groups) - count :] if self._freezer is not None else ()
 
-    def plan(
-        self, module: nn.Module, max_epochs: int | None = None, *, max_steps: int | None = None
-    ) -> list[Stage]:
+    def plan(self, module: nn.Module, max_epochs: int | None = None, *, max_steps: int | None = None) -> list[Stage]:
         """Return the stages as data, before training.
 
         Args:
@@ -170,9 +172,8 @@ class BackboneFreezeUnfreeze(Callback):
             rank_zero_warn(text)
         self._stages = self._plan(pl_module, depth_map, end_of_run(trainer, pl_module, self.schedule.unit))
         check_optimizers(trainer.optimizers, pl_module, depth_map, self._stages)
-        self._freezer = Freezer(
-            pl_module, depth_map, train_bn=self.train_bn, bn_when_open=self._bn_when_open(pl_module)
-        )
+        bn_when_open = bn_mode(pl_module, self.bn_when_open, train_bn=self.train_bn)
+        self._freezer = Freezer(pl_module, depth_map, train_bn=self.train_bn, bn_when_open=bn_when_open)
         # DDP, if any, was built for these.
         self._reduced = _trainable(pl_module, depth_map)
         self._modes = {module: module.training for module in pl_module.modules()}
@@ -185,7 +186,9 @@ class BackboneFreezeUnfreeze(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Apply the stage: the epoch and step of a resumed run, and its checkpoint, are known from here on."""
-        self._compare_with_checkpoint()
+        state, self._restored = self._restored, None
+        for text in describe_differences(state, self._groups, self._describe()):
+            rank_zero_warn(text)
         if late := describe_unreached(self._stages, end_of_run(trainer, pl_module, self.schedule.unit)):
             rank_zero_warn(late)
         self._last_step = -1
@@ -354,40 +357,10 @@ class BackboneFreezeUnfreeze(Callback):
             changes = [(0, 0), *((None, count) for count in range(1, total + 1))]
         return build_plan(module, depth_map, changes, unit=schedule.unit, train_bn=self.train_bn, end=end)
 
-    def _compare_with_checkpoint(self) -> None:
-        state, self._restored = self._restored, None
-        if state is None:
-            return
-        if tuple(state["groups"]) != self._groups:
-            rank_zero_warn(
-                f"The checkpoint was trained with the layer groups {', '.join(state['groups'])}; this run has "
-                f"{', '.join(self._groups)}. The run goes on with its own: other layers may be open than before."
-            )
-        if state["schedule"] != self._describe():
-            rank_zero_warn(
-                f"The checkpoint was trained with the schedule {state['schedule']}, this run has {self._describe()}. "
-                "The run goes on with its own."
-            )
-
     def _describe(self) -> str:
         if self.monitor is None:
             return self.schedule.describe()
         return f"{self.schedule.kind}(monitor={self.monitor!r}, mode={self.mode!r}, patience={self.patience})"
-
-    def _bn_when_open(self, module: nn.Module) -> Literal["train", "eval"]:
-        """Keep folded BatchNorm in eval mode: its statistics are the identity, and batch statistics are not."""
-        if getattr(getattr(module, "card", None), "batchnorm", "live") != "folded":
-            return self.bn_when_open
-        if self.train_bn:
-            raise MisconfigurationException(
-                "`train_bn=True` cannot be used with this backbone: its card says that BatchNorm is folded into the "
-                "convolutions. Use `train_bn=False`."
-            )
-        if self.bn_when_open == "train":
-            rank_zero_info(
-                "BackboneFreezeUnfreeze: the backbone's BatchNorm is folded, so it stays in eval mode when opened."
-            )
-        return "eval"
 
 
 def _trainable(module: nn.Module, depth_map: DepthMap) -> frozenset[int]:

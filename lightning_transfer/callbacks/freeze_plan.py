@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
@@ -17,7 +18,16 @@ from lightning_transfer.errors import listing
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["build_plan", "check_optimizers", "describe_change", "describe_unreached", "end_of_run", "is_late"]
+__all__ = [
+    "bn_mode",
+    "build_plan",
+    "check_optimizers",
+    "describe_change",
+    "describe_differences",
+    "describe_unreached",
+    "end_of_run",
+    "is_late",
+]
 
 
 def build_plan(
@@ -140,6 +150,56 @@ def describe_unreached(stages: Sequence[Stage], end: int | None) -> str:
         f"{len(late)} of {len(stages)} stages are never reached: {what} is due {late[0].begins}, but {limit}. "
         f"{remedy}, or {earlier}."
     )
+
+
+def describe_differences(state: Mapping[str, Any] | None, groups: Sequence[str], schedule: str) -> list[str]:
+    """Compose the warnings about a checkpoint of another schedule or of other groups.
+
+    Args:
+        state: What `BackboneFreezeUnfreeze` had saved; None without a checkpoint.
+        groups: Of this run, from stem to top.
+        schedule: Of this run, as it describes itself.
+    """
+    if state is None or not state["groups"]:
+        # Without groups it is what Lightning's finders put back: they run before the callback begins.
+        return []
+    found = []
+    if list(state["groups"]) != list(groups):
+        found.append(
+            f"The checkpoint was trained with the layer groups {', '.join(state['groups'])}; this run has "
+            f"{', '.join(groups)}. The run goes on with its own: other layers may be open than before."
+        )
+    if state["schedule"] != schedule:
+        found.append(
+            f"The checkpoint was trained with the schedule {state['schedule']}, this run has {schedule}. "
+            "The run goes on with its own."
+        )
+    return found
+
+
+def bn_mode(module: nn.Module, wanted: Literal["train", "eval"], *, train_bn: bool) -> Literal["train", "eval"]:
+    """Keep folded BatchNorm in eval mode: its statistics are the identity, and batch statistics are not.
+
+    Args:
+        module: Its ``card``, if it has one, says whether BatchNorm is folded.
+        wanted: What opened BatchNorm does where it is not folded.
+        train_bn: Normalisation of closed groups trains.
+
+    Raises:
+        MisconfigurationException: If ``train_bn`` asks for what folded BatchNorm cannot do.
+    """
+    if getattr(getattr(module, "card", None), "batchnorm", "live") != "folded":
+        return wanted
+    if train_bn:
+        raise MisconfigurationException(
+            "`train_bn=True` cannot be used with this backbone: its card says that BatchNorm is folded into the "
+            "convolutions. Use `train_bn=False`."
+        )
+    if wanted == "train":
+        rank_zero_info(
+            "BackboneFreezeUnfreeze: the backbone's BatchNorm is folded, so it stays in eval mode when opened."
+        )
+    return "eval"
 
 
 def is_late(begin: int | None, end: int | None) -> bool:

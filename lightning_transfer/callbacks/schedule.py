@@ -121,7 +121,9 @@ class Schedule:
         else:
             candidates = [0, self.unfreeze_at_epoch]
         counts = [(position, self.open_at(position, total)) for position in sorted(set(candidates))]
-        return [position for place, (position, count) in enumerate(counts) if place == 0 or count != counts[place - 1][1]]
+        return [
+            position for place, (position, count) in enumerate(counts) if place == 0 or count != counts[place - 1][1]
+        ]
 
     def check_total(self, names: tuple[str, ...]) -> None:
         """Refuse a count of open groups that the backbone does not have.
@@ -194,5 +196,7 @@ def _checked_mapping(kind: Mapping[Any, Any], unit: str) -> dict[int, int | str]
             )
         checked[position] = count
     if not checked:
-        raise ValueError(f"Expected `schedule` to name at least one {unit}, got {{}}. Use 'feature_extraction' instead.")
+        raise ValueError(
+            f"Expected `schedule` to name at least one {unit}, got {{}}. Use 'feature_extraction' instead."
+        )
     return dict(sorted(checked.items()))

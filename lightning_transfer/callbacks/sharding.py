@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,7 +54,7 @@ def groups_with_state(trainer: Trainer, checkpoint: Mapping[str, Any], depth_map
         saved = {names[number] for state in checkpoint["optimizer_states"] for number in state["state"]}
     else:
         # A folder, with keys such as `optimizer_0.state.head.weight.exp_avg`.
-        from torch.distributed.checkpoint import FileSystemReader
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
 
         reader = FileSystemReader(str(trainer.ckpt_path))
         keys = [key.split(".", 2) for key in reader.read_metadata().state_dict_metadata]
@@ -80,8 +81,8 @@ def load_again(trainer: Trainer) -> None:
 def _sharded_modules(module: nn.Module) -> Sequence[Any]:
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return ()
-    try:
-        from torch.distributed.fsdp import FSDPModule
-    except ImportError:  # torch 2.5
-        from torch.distributed._composable.fsdp import FSDPModule
-    return [child for child in module.modules() if isinstance(child, FSDPModule)]
+    from torch.distributed import fsdp
+
+    # In torch 2.5 it lives elsewhere.
+    unit = getattr(fsdp, "FSDPModule", None) or import_module("torch.distributed._composable.fsdp").FSDPModule
+    return [child for child in module.modules() if isinstance(child, unit)]

@@ -15,7 +15,7 @@ from lightning_transfer.depth import DepthMap, resolve_depth
 from lightning_transfer.errors import TransferError
 from lightning_transfer.metrics import trainable_memory
 
-__all__ = ["backbone_facts", "optimizer_states", "mark_unreached", "rates", "stages_and_groups"]
+__all__ = ["backbone_facts", "mark_unreached", "optimizer_states", "rates", "stages_and_groups"]
 
 
 def backbone_facts(module: nn.Module) -> dict[str, Any]:

@@ -93,9 +93,7 @@ SETTINGS = {
     "accumulate": Setting(PLAIN, ddp={"gradient_as_bucket_view": True}, options={"accumulate_grad_batches": 2}),
     "steps": Setting([HEAD] + [ONE] * 5 + [ALL] * 5 + [ONE] * 5, by_step),
     # Four batches an epoch make steps of three and one: eight steps in all.
-    "steps_accumulate": Setting(
-        [HEAD] * 3 + [ONE] * 9 + [ALL] * 4, by_step, options={"accumulate_grad_batches": 3}
-    ),
+    "steps_accumulate": Setting([HEAD] * 3 + [ONE] * 9 + [ALL] * 4, by_step, options={"accumulate_grad_batches": 3}),
     # Checks after batch 2, 4, ...: stalls at the fourth and at the seventh.
     "score": Setting([HEAD] * 8 + [ONE] * 6 + [TWO] * 2, by_score, options=TWICE),
     "score_of_rank_zero": Setting([HEAD] * 8 + [ONE] * 6 + [TWO] * 2, partial(by_score, True), options=TWICE),

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_transfer.callbacks.freeze_plan import build_plan, check_optimizers, describe_unreached, is_late
+from lightning_transfer.callbacks.freeze_plan import (
+    build_plan,
+    check_optimizers,
+    describe_differences,
+    describe_unreached,
+    is_late,
+)
 from lightning_transfer.depth import Freezer, resolve_depth
 from tests.unit.callbacks.callback_toys import Toy
 
@@ -96,3 +104,20 @@ def test_stages_in_steps_have_no_epoch() -> None:
     ]
     text = describe_unreached(plan, 150)
     assert "due at step 200, but the run ends after 150 optimizer steps. Train for more than 200 steps" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "texts"),
+    [
+        (None, []),
+        # As Lightning's finders save it before a fit has begun.
+        ({"groups": [], "schedule": "gradual()"}, []),
+        ({"groups": ["stem", "top"], "schedule": "full()"}, []),
+        ({"groups": ["stem"], "schedule": "full()"}, ["layer groups stem; this run has stem, top"]),
+        ({"groups": ["stem", "top"], "schedule": "gradual()"}, ["schedule gradual(), this run has full()"]),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_described(state: Any, texts: list[str]) -> None:
+    found = describe_differences(state, ("stem", "top"), "full()")
+    assert len(found) == len(texts)
+    assert all(text in line for text, line in zip(texts, found, strict=True))
