@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from lightning_transfer.callbacks.freeze_plan import (
     check_optimizers,
     describe_differences,
     describe_unreached,
+    end_of_run,
     is_late,
 )
 from lightning_transfer.depth import Freezer, resolve_depth
@@ -93,6 +96,26 @@ def test_parameters_of_equal_value_are_told_apart() -> None:
 )
 def test_a_stage_is_late_from_the_end_on(begin: int | None, end: int | None, late: bool) -> None:
     assert is_late(begin, end) == late
+
+
+@pytest.mark.parametrize(
+    ("unit", "automatic", "loaded", "estimated", "expected"),
+    [
+        ("epoch", True, True, 40, 5),
+        ("step", True, True, 40, 40),
+        ("step", True, True, math.inf, None),
+        # Not known yet, or the module's own affair: only `max_steps` is left.
+        ("step", True, False, 40, 70),
+        ("step", False, True, 40, 70),
+    ],
+)
+def test_the_end_of_a_run_is_what_is_known_of_it(
+    unit: Any, automatic: bool, loaded: bool, estimated: float, expected: int | None
+) -> None:
+    run: Any = SimpleNamespace(
+        max_epochs=5, max_steps=70, estimated_stepping_batches=estimated, train_dataloader=[] if loaded else None
+    )
+    assert end_of_run(run, SimpleNamespace(automatic_optimization=automatic), unit) == expected  # type: ignore[arg-type]
 
 
 def test_stages_in_steps_have_no_epoch() -> None:
