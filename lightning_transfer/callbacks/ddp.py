@@ -35,10 +35,11 @@ def check_strategy(trainer: Trainer, callback: object, *also: str) -> None:
     refused = set(_REFUSED) - set(also)
     if any(name in (*_ONE_DEVICE_AND_DDP, *also) for name in names) and refused.isdisjoint(names):
         return
+    others = "".join(f", {name}" for name in also)
     raise MisconfigurationException(
         f"`{type(callback).__name__}` does not support the strategy `{names[0]}`: it shards parameters or optimizer "
         "state, so frozen layers and split groups would be wrong without a sign. Use `Trainer(strategy='ddp')`, "
-        "'ddp_spawn' or a single device, or leave the callback out."
+        f"'ddp_spawn'{others} or a single device, or leave the callback out."
     )
 
 
