@@ -131,9 +131,7 @@ class DiscriminativeLR(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Split the groups and take over the schedulers: both exist by now, and their state is not yet restored."""
-        sharded = any(cls.__name__ == "ModelParallelStrategy" for cls in type(trainer.strategy).__mro__)
-        if not sharded:
-            check_strategy(trainer, self)
+        check_strategy(trainer, self, "ModelParallelStrategy")
         depth_map = self._resolve(pl_module)
         for text in depth_map.warnings:
             rank_zero_warn(text)
@@ -159,7 +157,7 @@ class DiscriminativeLR(Callback):
         self._load_ramps()
         for config in trainer.lr_scheduler_configs:
             self._drive(config.scheduler)
-        if sharded:
+        if trainer.strategy.restore_checkpoint_after_setup:
             self._unsplit_checkpoints(trainer.strategy)
         self._factors = self.factors(pl_module)
         text = ", ".join(f"{layer} {factor:.3g}" for layer, factor in self._factors.items())

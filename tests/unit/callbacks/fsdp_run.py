@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lightning_transfer.callbacks import BackboneFreezeUnfreeze
+from lightning_transfer.callbacks import BackboneFreezeUnfreeze, DiscriminativeLR
 from tests.unit.callbacks.callback_toys import Toy, loader, trainer
 
 SCHEDULE = {0: 0, 1: 1, 2: 3, 3: 1}
@@ -35,6 +35,8 @@ class Setting:
     optimizer: str = "sgd"
     accumulate: int = 1
     one_file: bool = False
+    # Whether DiscriminativeLR splits the optimizer's groups as well.
+    rates: bool = False
 
 
 SETTINGS = {
@@ -47,11 +49,16 @@ SETTINGS = {
     "tensor_parallel": Setting(tensor_parallel=True),
     "bfloat16": Setting({"mp_policy": BFLOAT16}),
     "one_file": Setting(optimizer="adamw", one_file=True),
+    "rates": Setting(optimizer="adamw", rates=True),
 }
 
 
 def callback(schedule: Any = SCHEDULE) -> BackboneFreezeUnfreeze:
     return BackboneFreezeUnfreeze(schedule, verbose=False)
+
+
+def callbacks(name: str) -> list[Callback]:
+    return [callback(), *([DiscriminativeLR(layer_decay=0.5)] if SETTINGS[name].rates else [])]
 
 
 def configure(optimizer: str) -> Any:
@@ -124,7 +131,7 @@ def gathered(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {key: (value.full_tensor() if isinstance(value, DTensor) else value).clone() for key, value in state.items()}
 
 
-def fit(name: str, callbacks: list[Any], *, optimizer: Any = None, seed: int = 0, path: Any = None) -> Any:
+def fit(name: str, used: list[Any], *, optimizer: Any = None, seed: int = 0, path: Any = None) -> Any:
     setting = SETTINGS[name]
     module = Sharded(optimizer or configure(setting.optimizer), norm="layer", seed=seed)
     module.setting = setting
@@ -133,13 +140,13 @@ def fit(name: str, callbacks: list[Any], *, optimizer: Any = None, seed: int = 0
         *sizes, process_group_backend="gloo", save_distributed_checkpoint=not setting.one_file
     )
     run = trainer(
-        callbacks,
+        used,
         EPOCHS,
         strategy=strategy,
         devices=2,
         accumulate_grad_batches=setting.accumulate,
         use_distributed_sampler=False,
-        enable_checkpointing=any(isinstance(item, ModelCheckpoint) for item in callbacks),
+        enable_checkpointing=any(isinstance(item, ModelCheckpoint) for item in used),
     )
     run.fit(module, ckpt_path=path)
     # Of the shards, which the optimizer holds: what the module shows may be the gathered parameters.
@@ -149,9 +156,9 @@ def fit(name: str, callbacks: list[Any], *, optimizer: Any = None, seed: int = 0
 
 def train(folder: Path, name: str) -> None:
     flags, weights = Flags(), Weights()
-    module, run = fit(name, [callback(), flags])
+    module, run = fit(name, [*callbacks(name), flags])
     # Gathering the weights also shards them again, so the run that is looked at inside is another one.
-    watched, _ = fit(name, [callback(), weights])
+    watched, _ = fit(name, [*callbacks(name), weights])
     result = {"state": gathered(module), "open": flags.open, "epochs": weights.epochs, "watched": gathered(watched)}
     if name == "bfloat16":
         by_rates, _ = fit(name, [], optimizer=by_rate(SCHEDULE))
@@ -164,10 +171,10 @@ def resume(folder: Path, name: str) -> None:
     for ours in (True, False):
         path = folder / f"{name}{ours}"
         saver = ModelCheckpoint(path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-        whole, run = fit(name, [*([callback()] if ours else []), saver])
+        whole, run = fit(name, [*(callbacks(name) if ours else []), saver])
         states = [gathered(whole)]
         for epoch in range(EPOCHS - 1):
-            again, _ = fit(name, [callback()] if ours else [], seed=epoch + 1, path=path / f"epoch={epoch}.ckpt")
+            again, _ = fit(name, callbacks(name) if ours else [], seed=epoch + 1, path=path / f"epoch={epoch}.ckpt")
             states.append(gathered(again))
         torch.save(states, folder / f"{name}{ours}{run.global_rank}.pt")
 

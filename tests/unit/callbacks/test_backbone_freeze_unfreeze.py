@@ -366,7 +366,6 @@ def test_accumulation_clipping_bf16_and_averaging_together() -> None:
         (BackboneFreezeUnfreeze(), "DeepSpeedStrategy"),
         (DiscriminativeLR(), "FSDPStrategy"),
         (DiscriminativeLR(), "DeepSpeedStrategy"),
-        (DiscriminativeLR(), "ModelParallelStrategy"),
     ],
 )
 def test_a_sharding_strategy_is_refused_by_name(callback: Any, strategy: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from lightning_transfer.callbacks.sharding import groups_with_state, refresh_shards, reshard
 from lightning_transfer.depth import resolve_depth
 from tests.unit.callbacks.callback_toys import Toy, loader, trainer
-from tests.unit.callbacks.fsdp_run import BFLOAT16, SETTINGS, callback, configure
+from tests.unit.callbacks.fsdp_run import BFLOAT16, SETTINGS, callbacks, configure
 from tests.unit.callbacks.test_ddp import run_two_processes
 
 # Tensors of the optimizer that take gradients at each of the 16 batches: two of the head, four of each open block.
@@ -20,7 +20,7 @@ OPEN = [2] * 4 + [6] * 4 + [14] * 4 + [6] * 4
 
 def one_process(name: str) -> dict[str, torch.Tensor]:
     module = Toy(configure(SETTINGS[name].optimizer), norm="layer")
-    trainer([callback()], accumulate_grad_batches=SETTINGS[name].accumulate).fit(module, loader(8))
+    trainer(callbacks(name), accumulate_grad_batches=SETTINGS[name].accumulate).fit(module, loader(8))
     return module.state_dict()
 
 
@@ -57,7 +57,7 @@ def test_two_processes_with_shards_are_right_under_every_setting(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["whole", "one_file"])
+@pytest.mark.parametrize("name", ["whole", "one_file", "rates"])
 def test_a_run_with_shards_resumes_where_the_uninterrupted_one_was(name: str, tmp_path: Path) -> None:
     """From a folder of shards and from one file: AdamW's moments of every opened group are taken up."""
     run_two_processes("fsdp_run", tmp_path, "resume", name)
