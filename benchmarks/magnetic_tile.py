@@ -156,7 +156,8 @@ def print_table(rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]],
     from lightning_transfer.metrics import auroc, class_counts, cluster_bootstrap, macro_f1, paired_difference
 
     columns = ["strategy", "folds", "macro-F1, mean of folds", "macro-F1, pooled [95 %]", "AUROC, mean of folds",
-               "AUROC, pooled [95 %]", "AUROC against probe [95 %]", "fit: s, median (range)", "peak MB"]  # fmt: skip
+               "AUROC, pooled [95 %]", "macro-F1 against probe [95 %]", "AUROC against probe [95 %]",
+               "fit: s, median (range)", "peak MB"]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     classes = sorted({row["label"] for found in rows.values() for row in found.values()})
 
@@ -179,9 +180,10 @@ def print_table(rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]],
             part = [name for name in names if found[name]["fold"] == fold]
             by_fold.append([float(each(np.ones((1, len(part))))[0]) for each in statistics(found, part)])
         mean, spread = np.mean(by_fold, axis=0), np.std(by_fold, axis=0)
-        against = ""
+        against = " | "
         if strategy not in ("reference", "probe") and set(rows.get("probe", {})) == set(names):
-            against = str(paired_difference(area, statistics(rows["probe"], names)[1], tile))
+            pairs = zip((f1, area), statistics(rows["probe"], names), strict=True)
+            against = " | ".join(str(paired_difference(ours, probe, tile)) for ours, probe in pairs)
         cost = costs.get(strategy, [])
         times = [item["seconds"] for item in cost]
         seconds = f"{np.median(times):.0f} ({min(times):.0f} to {max(times):.0f})" if cost else ""
