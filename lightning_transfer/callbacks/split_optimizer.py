@@ -383,8 +383,8 @@ def _copy(value: Any) -> Any:  # noqa: ANN401
 
 
 def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
-    if type(left) is float and type(right) is float:
-        return left == right
+    if left is right or type(left) is type(right) is float:
+        return left is right or bool(left == right)
     if isinstance(left, Tensor) or isinstance(right, Tensor):
         both = isinstance(left, int | float | Tensor) and isinstance(right, int | float | Tensor)
         return both and bool(left == right)
