@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_transfer.callbacks.forgetting_store import (
     copy_file,
     exists,
+    find_file,
     join,
     open_to_write,
     remove_file,
@@ -59,7 +60,7 @@ class PretrainedFile:
             CheckpointError: If it is missing: today's weights are not the pretrained ones.
         """
         folders = store_folders(trainer, resumed=True)
-        found = next((path for item in folders if exists(path := join(item, str(self.name)))), None)
+        found = find_file(folders, str(self.name))
         if found is None:
             raise CheckpointError(
                 f"The pretrained weights for on_alarm='interpolate', `{self.name}`, are missing; looked in "

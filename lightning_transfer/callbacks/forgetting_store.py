@@ -23,6 +23,7 @@ __all__ = [
     "ReferenceFile",
     "copy_file",
     "exists",
+    "find_file",
     "join",
     "load_reference",
     "open_to_write",
@@ -91,7 +92,7 @@ def load_reference(
         CheckpointError: If the file is missing or changed, or was measured on other probes. A new reference would
             count from the resumed weights and hide what was forgotten before.
     """
-    path = next((item for folder in folders if exists(item := join(folder, name))), None)
+    path = find_file(folders, name)
     if path is None:
         raise CheckpointError(
             f"The reference of ForgettingMonitor, `{name}`, is missing; looked in {', '.join(folders)}. Put the file "
@@ -155,6 +156,11 @@ def exists(path: str) -> bool:
     """Say whether there is such a file, also in an object store."""
     system, inside = fsspec.core.url_to_fs(path)
     return bool(system.exists(inside))
+
+
+def find_file(folders: Sequence[str], name: str) -> str | None:
+    """Return the path of a file in the first of some folders that holds it; None if none does."""
+    return next((path for folder in folders if exists(path := join(folder, name))), None)
 
 
 @contextmanager

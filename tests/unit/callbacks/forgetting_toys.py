@@ -68,9 +68,8 @@ def source_head(classes=4):
 PROBE = dataset(n=20, seed=2)
 
 
-def train(tmp_path, *callbacks, module=None, lib=lightning.pytorch, ckpt_path=None, max_epochs=3, **trainer_options):
-    module = make_module(lib) if module is None else module
-    options = {
+def make_trainer(tmp_path, callbacks, lib=lightning.pytorch, **options):
+    quiet = {
         "accelerator": "cpu",
         "devices": 1,
         "logger": False,
@@ -78,9 +77,13 @@ def train(tmp_path, *callbacks, module=None, lib=lightning.pytorch, ckpt_path=No
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "default_root_dir": str(tmp_path),
-        **trainer_options,
     }
-    trainer = lib.Trainer(max_epochs=max_epochs, callbacks=list(callbacks), **options)
+    return lib.Trainer(callbacks=list(callbacks), **{**quiet, **options})
+
+
+def train(tmp_path, *callbacks, module=None, lib=lightning.pytorch, ckpt_path=None, max_epochs=3, **options):
+    module = make_module(lib) if module is None else module
+    trainer = make_trainer(tmp_path, callbacks, lib, max_epochs=max_epochs, **options)
     torch.manual_seed(3)
     np.random.seed(3)
     random.seed(3)

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
 from lightning_transfer.callbacks import ForgettingMonitor
-from tests.unit.callbacks.forgetting_toys import PROBE, dataset, source_head
+from tests.unit.callbacks.forgetting_toys import PROBE, dataset, make_trainer, source_head
 
 TRAIN, VAL = dataset(24, 1), dataset(30, 5)
 
@@ -70,17 +70,7 @@ def make(lib=lightning.pytorch, norm=True):
 
 def train(tmp_path, *callbacks, module=None, lib=lightning.pytorch, ckpt_path=None, epochs=3, **options):
     module = make(lib) if module is None else module
-    given = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": str(tmp_path),
-        **options,
-    }
-    trainer = lib.Trainer(max_epochs=epochs, callbacks=list(callbacks), **given)
+    trainer = make_trainer(tmp_path, callbacks, lib, max_epochs=epochs, **options)
     torch.manual_seed(3)
     loaders = DataLoader(TRAIN, batch_size=8), DataLoader(VAL, batch_size=7)
     trainer.fit(module, *loaders, ckpt_path=ckpt_path)
