@@ -108,24 +108,20 @@ class Run:
         path.write_text(CONFIG.format(data=self.data, runs=self.folder / "runs", epochs=EPOCHS))
         return path
 
-    def checkpoints(self) -> list[Path]:
-        """Return all that were written, and fail if one is not whole."""
-        found = sorted(self.folder.glob("runs/vision/*/checkpoints/*.ckpt"))
-        for path in found:
-            torch.load(path, weights_only=True)
-        return found
-
-    def last(self) -> Path | None:
-        """Return the checkpoint that is furthest on."""
-        found = [path for path in self.checkpoints() if path.name == "last.ckpt"]
-        return max(found, key=lambda path: torch.load(path, weights_only=True)["global_step"], default=None)
+    def last(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the ``last.ckpt`` that is furthest on, and what it holds; fail if any checkpoint is not whole."""
+        paths = sorted(self.folder.glob("runs/vision/*/checkpoints/*.ckpt"))
+        states = {path: torch.load(path, weights_only=True) for path in paths}
+        found = [item for item in states.items() if item[0].name == "last.ckpt"]
+        return max(found, key=lambda item: item[1]["global_step"], default=None)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the fit, or go on from the last whole checkpoint as the documentation says."""
         last = self.last()
         words = ["--config", str(self.config())]
         if last is not None:
-            words = ["--config", str(last.parents[1] / "config.yaml"), "--ckpt_path", str(last)]
+            path, _ = last
+            words = ["--config", str(path.parents[1] / "config.yaml"), "--ckpt_path", str(path)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with self.output.open("w") as output:
             return subprocess.Popen(
@@ -159,8 +155,7 @@ class Run:
         self.ended(process)
         last = self.last()
         assert last is not None
-        state: dict[str, Any] = torch.load(last, weights_only=True)
-        return state
+        return last[1]
 
 
 def kill_at_step(run: Run, rng: random.Random, first: int, steps: int) -> str | None:
@@ -263,7 +258,7 @@ def measure(place: Path, runs: int, kills: int, writing: int, seed: int) -> Iter
                 # It ended before its moment came: away with it, and once more.
                 shutil.rmtree(max(run.folder.glob("runs/vision/*"), key=lambda path: path.stat().st_mtime))
             last = run.last()
-            state = torch.load(last, weights_only=True) if last is not None else {"epoch": 0, "global_step": 0}
+            state = last[1] if last is not None else {"epoch": 0, "global_step": 0}
             first = state["global_step"]
             run.kills.append(Kill(count + 1, number + 1, moment, f"epoch {state['epoch']}, step {first}"))
         difference, states = compare(whole, run.finish())
