@@ -6,56 +6,29 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_transfer.callbacks.optimizer_parts import (
+    OWN_KEYS,
+    RATE_KEYS,
+    TRACKED_KEYS,
+    Part,
+    changed,
+    copied,
+    same,
+    write,
+)
 from lightning_transfer.callbacks.rewarm import Rewarm
 from lightning_transfer.depth import DepthMap, split_param_groups
 
 __all__ = ["SplitOptimizer"]
 
-_RATE_KEYS = ("lr", "initial_lr", "max_lr", "min_lr")
-_TRACKED_KEYS = ("lr", "weight_decay")
-_OWN_KEYS = ("params", "param_names", "name")
 # Options of single parts that differ from the user's group times the factor, in a saved state.
 _EXTRA_KEY = "lightning_transfer_parts"
-
-
-@dataclass
-class _Part:
-    """One real group: which of the user's groups it comes from, and the positions of its parameters there.
-
-    ``ramp`` is a further factor of the rate alone; it rises to 1 after the part has opened.
-    """
-
-    owner: int
-    name: str
-    factor: float
-    decays: bool
-    places: tuple[int, ...]
-    ramp: float = 1.0
-
-    def scale(self, key: str) -> float | None:
-        """Return what multiplies the user's option in this part; None if it is copied as it is."""
-        if key == "lr":
-            return self.factor * self.ramp
-        if key in _RATE_KEYS:
-            return self.factor
-        if key == "weight_decay":
-            return 1.0 if self.decays else 0.0
-        return None
-
-    def option(self, key: str, value: Any) -> Any:  # noqa: ANN401 - options have any type
-        """Turn the user's option into this part's."""
-        scale = self.scale(key)
-        if scale is None or not isinstance(value, int | float | Tensor):
-            return deepcopy(value)
-        return value * scale
 
 
 class SplitOptimizer:
@@ -114,7 +87,7 @@ class SplitOptimizer:
             if "weight_decay" in group:
                 group["weight_decay"] = decay
         self.parts = [
-            _Part(
+            Part(
                 split.source,
                 split.name,
                 split.scale,
@@ -128,7 +101,7 @@ class SplitOptimizer:
         self._inside = False
         for part, group in zip(self.parts, optimizer.param_groups, strict=True):
             user = self.users[part.owner]
-            group.update({key: part.option(key, user[key]) for key in user if key not in _OWN_KEYS})
+            group.update({key: part.option(key, user[key]) for key in user if key not in OWN_KEYS})
         self._handles: list[RemovableHandle] = [
             optimizer.register_state_dict_post_hook(self._merge_state),
             optimizer.register_load_state_dict_pre_hook(self._split_state),
@@ -182,7 +155,7 @@ class SplitOptimizer:
             return
         self.adopt()
         real = list(self.optimizer.param_groups)
-        before = [{key: _copy(value) for key, value in group.items() if key != "params"} for group in self.users]
+        before = [copied(group) for group in self.users]
         self.optimizer.param_groups[:] = [*self.users, *self._later_groups()]
         self._inside = True
         try:
@@ -190,16 +163,14 @@ class SplitOptimizer:
         finally:
             self._inside = False
             for user, shown in zip(self.users, self.optimizer.param_groups, strict=False):
-                # Whoever loads a state puts new dictionaries in their place.
-                user.update({key: value for key, value in shown.items() if key != "params"})
+                if shown is not user:
+                    # Whoever loads a state puts new dictionaries in their place.
+                    user.update({key: value for key, value in shown.items() if key != "params"})
             self.optimizer.param_groups[:] = real
-            changed = [
-                [key for key, value in user.items() if key not in _OWN_KEYS and not _same(old.get(key), value)]
-                for user, old in zip(self.users, before, strict=True)
-            ]
+            keys = [changed(old, user) for old, user in zip(before, self.users, strict=True)]
             for part, group in zip(self.parts, real, strict=False):
-                for key in changed[part.owner]:
-                    _write(group, key, part.option(key, self.users[part.owner][key]))
+                for key in keys[part.owner]:
+                    write(group, key, part.option(key, self.users[part.owner][key]))
 
     @contextmanager
     def unsplit(self) -> Iterator[None]:
@@ -214,7 +185,7 @@ class SplitOptimizer:
         if self._inside:
             return
         for owner, user in enumerate(self.users):
-            for key in _TRACKED_KEYS:
+            for key in TRACKED_KEYS:
                 if key in user:
                     self._adopt_option(owner, user, key)
 
@@ -249,10 +220,10 @@ class SplitOptimizer:
             ramp = 1.0 if self._rewarm is None else self._rewarm.scale(part.name)
             if ramp != part.ramp:
                 user = self.users[part.owner]["lr"]
-                follows = _same(group["lr"], part.option("lr", user))
+                follows = same(group["lr"], part.option("lr", user))
                 part.ramp, changed = ramp, True
                 if follows:
-                    _write(group, "lr", part.option("lr", user))
+                    write(group, "lr", part.option("lr", user))
         if changed:
             self._scales = self._scale_table()
 
@@ -263,26 +234,26 @@ class SplitOptimizer:
                 [(place, part.scale(key) or 0.0) for place, part in enumerate(self.parts) if part.owner == owner]
                 for owner in range(len(self.users))
             ]
-            for key in _TRACKED_KEYS
+            for key in TRACKED_KEYS
         }
 
     def _adopt_option(self, owner: int, user: dict[str, Any], key: str) -> None:
         groups, value = self.optimizer.param_groups, user[key]
-        if all(_same(groups[place][key], value * scale) for place, scale in self._scales[key][owner]):
+        if all(same(groups[place][key], value * scale) for place, scale in self._scales[key][owner]):
             return
         members = [(groups[place], self.parts[place]) for place, _ in self._scales[key][owner]]
         scaled = [(float(group[key]), part.scale(key) or 0.0) for group, part in members]
         values = [value for value, scale in scaled if scale > 0]
         bases = [value / scale for value, scale in scaled if scale > 0]
         if bases and all(math.isclose(base, bases[0], rel_tol=1e-9) for base in bases):
-            _write(user, key, bases[0])
+            write(user, key, bases[0])
         elif values and all(value == values[0] for value in values):
-            _write(user, key, values[0])
+            write(user, key, values[0])
         elif values:
             # Each part was set on its own: that is left alone. Only the promise of no decay is kept.
             members = [(group, part) for group, part in members if part.scale(key) == 0.0]
         for group, part in members:
-            _write(group, key, part.option(key, user[key]))
+            write(group, key, part.option(key, user[key]))
 
     def _first_groups(self) -> list[dict[str, Any]]:
         """Return, for each of the user's groups, the first real one; options that an optimizer counts up are there."""
@@ -295,7 +266,7 @@ class SplitOptimizer:
 
     @staticmethod
     def _is_state(key: str) -> bool:
-        return key not in _OWN_KEYS and key not in _RATE_KEYS and key != "weight_decay"
+        return key not in OWN_KEYS and key not in RATE_KEYS and key != "weight_decay"
 
     def _merge_state(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
         """Put a saved state into the user's form."""
@@ -336,14 +307,14 @@ class SplitOptimizer:
         groups = []
         for user, group in zip(self.users, saved, strict=False):
             for key, value in group.items():
-                if key not in _OWN_KEYS and key != _EXTRA_KEY:
-                    _write(user, key, _copy(value))
+                if key not in OWN_KEYS and key != _EXTRA_KEY:
+                    write(user, key, (value.clone() if isinstance(value, Tensor) else value))
         for part in self.parts:
             group = saved[part.owner]
             own = {
                 key: part.option(key, value)
                 for key, value in group.items()
-                if key not in _OWN_KEYS and key != _EXTRA_KEY
+                if key not in OWN_KEYS and key != _EXTRA_KEY
             }
             own.update(group.get(_EXTRA_KEY, {}).get(part.name, {}))
             for key in ("params", "param_names"):
@@ -360,12 +331,12 @@ def _places(part: Mapping[str, Any], user: Mapping[str, Any]) -> tuple[int, ...]
     return tuple(positions[id(parameter)] for parameter in part["params"])
 
 
-def _differing(part: _Part, real: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+def _differing(part: Part, real: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
     """Find the options of a part that do not follow from the user's group."""
     return {
         key: value
         for key, value in real.items()
-        if key not in _OWN_KEYS and (key not in merged or not _same(value, part.option(key, merged[key])))
+        if key not in OWN_KEYS and (key not in merged or not same(value, part.option(key, merged[key])))
     }
 
 
@@ -376,25 +347,3 @@ def _in_users_view(method: Callable[..., Any], split: SplitOptimizer) -> Callabl
             return method(*args, **kwargs)
 
     return run
-
-
-def _copy(value: Any) -> Any:  # noqa: ANN401
-    return value.clone() if isinstance(value, Tensor) else value
-
-
-def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
-    if left is right or type(left) is type(right) is float:
-        return left is right or bool(left == right)
-    if isinstance(left, Tensor) or isinstance(right, Tensor):
-        both = isinstance(left, int | float | Tensor) and isinstance(right, int | float | Tensor)
-        return both and bool(left == right)
-    return bool(left == right)
-
-
-def _write(group: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401
-    """Set an option; a tensor is filled, since a captured graph may hold it."""
-    old = group.get(key)
-    if isinstance(old, Tensor):
-        old.fill_(float(value))
-    else:
-        group[key] = value
