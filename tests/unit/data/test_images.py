@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image
+from lightning_transfer.data.image_files import check_images, read_image
+from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.errors import DataError
 from lightning_transfer.types import Record
 
