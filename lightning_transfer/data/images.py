@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -255,18 +256,18 @@ class ImagePreprocessing:
         Returns:
             ``(height, width)`` float32, interpolated bilinearly.
         """
+        from PIL import Image
+
         inner = self.placement(height, width)
         # In units of the map's pixels; they need not be whole.
         down, right = scores.shape[0] / self.size[0], scores.shape[1] / self.size[1]
-        region = (
-            inner.left * right,
-            inner.top * down,
-            (inner.left + inner.width) * right,
-            (inner.top + inner.height) * down,
-        )
-        from PIL import Image
-
-        image = Image.fromarray(np.asarray(scores, dtype=np.float32))
+        top, bottom = inner.top * down, (inner.top + inner.height) * down
+        left, end = inner.left * right, (inner.left + inner.width) * right
+        # Cut first: Pillow would mix what lies beyond the region into its edges.
+        first, start = math.floor(top), math.floor(left)
+        part = np.asarray(scores[first : math.ceil(bottom), start : math.ceil(end)], dtype=np.float32)
+        region = (left - start, top - first, end - start, bottom - first)
+        image = Image.fromarray(np.ascontiguousarray(part))
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=region))
 
     def _margins(self, inner: Box) -> tuple[tuple[int, int], tuple[int, int]]:
