@@ -283,6 +283,9 @@ class VisionDataModule(BaseDataModule):
                 f" {listing(schema.classes, 20)}. Without one set `unmasked_tiles: image_label` and `tile_top_k: null`."
             )
         train = self.records_for("train")
+        counts = ", ".join(f"{name} {count}" for name, count in schema.piece_counts.items())
+        height, width = self.tiling.size
+        rank_zero_info(f"Tiles: of {height} x {width} pixels, to learn from in {len(train)} training images: {counts}")
         lost = [record.id for record in train if not self.pieces(record, learn=True)]
         if lost:
             rank_zero_warn(
