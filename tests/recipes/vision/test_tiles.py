@@ -33,7 +33,8 @@ def _data(root: Path, **options) -> VisionDataModule:
 
 def test_fit_test_and_predict(mvtec: Path, run: Run) -> None:
     words = [*MODEL, f"--data.root={mvtec}", "--data.given_splits=ignore", "--data.tile_size=32"]
-    code, printed = run("fit", *words, "--data.tile_overlap=8", "--model.class_weights=balanced", *SMALL)
+    words += ["--data.tile_overlap=8", "--model.class_weights=balanced", "--evaluation.baselines=[knn]"]
+    code, printed = run("fit", *words, *SMALL, "--trainer.max_epochs=1")
     assert code == 0, printed
     folder = run_folder(printed)
     code, printed = run("test", str(folder))
