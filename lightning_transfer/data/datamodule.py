@@ -26,7 +26,7 @@ from lightning_transfer.data.loading import (
     stack_inputs,
 )
 from lightning_transfer.data.options import check_options
-from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes
+from lightning_transfer.data.schema import build_schema, check_preprocessing, count_labels, resolve_classes
 from lightning_transfer.data.splits import assign_splits, check_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
@@ -246,9 +246,10 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             sampling=self.sampler,
             preprocessing=self.preprocessing.to_dict(),
         )
-        if stage == "fit" and self._items("train", learn=True)[1] is not None:
-            counts = Counter(str(piece.label) for piece in self._items("train", learn=True)[0])
-            self.schema = replace(self.schema, piece_counts={name: counts[name] for name in classes})
+        if stage == "fit":
+            items, index = self._items("train", learn=True)
+            if index is not None:
+                self.schema = replace(self.schema, piece_counts=count_labels(items, classes))
         if restored is not None and stage != "fit" and restored.fingerprint not in ("", self.schema.fingerprint):
             rank_zero_warn(
                 "The records or their splits differ from those the checkpoint was trained with. If they overlap, the"

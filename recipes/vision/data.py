@@ -286,7 +286,8 @@ class VisionDataModule(BaseDataModule):
         counts = ", ".join(f"{name} {count}" for name, count in schema.piece_counts.items())
         height, width = self.tiling.size
         rank_zero_info(f"Tiles: of {height} x {width} pixels, to learn from in {len(train)} training images: {counts}")
-        lost = [record.id for record in train if not self.pieces(record, learn=True)]
+        learnt = {place for place, _, _ in self._items("train", learn=True)[1] or ()}
+        lost = [record.id for place, record in enumerate(train) if place not in learnt]
         if lost:
             rank_zero_warn(
                 f"{len(lost)} of {len(train)} training images show a defect and have no mask, so their tiles are not"

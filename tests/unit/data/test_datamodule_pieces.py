@@ -12,6 +12,8 @@ from tests.unit.data.test_datamodule import Numbers
 
 CARD = BackboneCard(name="t", architecture="t", input_size=(1, 1, 1), mean=(0.0,), std=(1.0,))
 
+FRACTIONS = ("val_fraction", "calibration_fraction", "test_fraction")
+
 
 class Pieces(Numbers):
     """A record ``i`` has ``i % 3 + 1`` pieces; the first of a defect shows it, and those of every fifth are unknown."""
@@ -81,6 +83,15 @@ def test_the_schema_counts_records_and_pieces(data: Pieces) -> None:
     assert data.schema.piece_counts == {"good": labels[0], "bad": labels[1]}
     assert data.schema.train_counts == data.schema.piece_counts
     assert data.schema.counts["train"] == Counter(record.label for record in train)
+
+
+def test_multi_label_pieces_are_counted_by_their_positives() -> None:
+    labels = {"bad": (1.0, 0.0), "good": (0.0, None)}
+    records = [replace(r, label=labels[r.label] if r.id != "1" else (1.0, 1.0), split="train") for r in _records()]
+    data = Numbers(records, task="multilabel", classes=("x", "y"), **dict.fromkeys(FRACTIONS, 0.0))
+    data.pieces = lambda record, learn: [record, record]
+    data.setup("fit")
+    assert data.schema.piece_counts == {"x": 2 * 31, "y": 2}
 
 
 def test_balanced_batches_balance_pieces() -> None:
