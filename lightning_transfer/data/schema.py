@@ -10,7 +10,10 @@ from lightning_transfer.data.splits import fingerprint
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
-__all__ = ["build_schema", "check_preprocessing", "resolve_classes"]
+__all__ = ["build_schema", "check_preprocessing", "count_labels", "resolve_classes"]
+
+# Decides which files are refused, and changes no pixel of the others.
+_GUARDS = {"max_megapixels"}
 
 
 def resolve_classes(
@@ -90,7 +93,7 @@ def build_schema(
     return Schema(
         task=task,
         classes=classes,
-        counts={split: _count(rows, classes) for split, rows in by_split.items() if rows},
+        counts={split: count_labels(rows, classes) for split, rows in by_split.items() if rows},
         negative_class=classes[0] if task == "binary" and classes else negative_class,
         num_groups={
             split: len({record.group for record in rows})
@@ -111,14 +114,19 @@ def check_preprocessing(current: Mapping[str, Any], saved: Mapping[str, Any]) ->
         CheckpointError: Names every key that differs, with both values.
     """
     now, then = _plain(current), _plain(saved)
-    different = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+    different = sorted(key for key in (now.keys() | then.keys()) - _GUARDS if now.get(key) != then.get(key))
     if then and different:
         lines = "; ".join(f"`{key}` is {now.get(key)}, the checkpoint has {then.get(key)}" for key in different)
         raise CheckpointError(f"The preprocessing differs from training's: {lines}. Use the checkpoint's values.")
 
 
-def _count(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
-    """Return the number of records (multi-label: of positives) for each class."""
+def count_labels(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
+    """Return the number of records (multi-label: of positives) for each class.
+
+    Example:
+        >>> count_labels([Record("1", None, (1.0, None)), Record("2", None, (1.0, 0.0))], ("x", "y"))
+        {'x': 2, 'y': 0}
+    """
     counts = dict.fromkeys(classes, 0)
     for record in records:
         if isinstance(record.label, tuple):

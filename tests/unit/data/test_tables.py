@@ -67,6 +67,21 @@ def test_columns_without_a_role_are_meta(table, tmp_path: Path) -> None:
     ]
 
 
+def test_a_column_of_masks(table, tmp_path: Path) -> None:
+    path = table("path,label,mask\na.png,pit,masks/a.png\nb.png,good, \n")
+    root = tmp_path.resolve()
+    records = records_from_csv(path, tmp_path)
+    assert [(r.mask, dict(r.meta)) for r in records] == [(root / "masks/a.png", {}), (None, {})]
+    text = records_from_csv(path, None)  # a table of texts may have a column of that name
+    assert [(r.mask, r.meta["mask"]) for r in text] == [(None, "masks/a.png"), (None, " ")]
+    named = records_from_csv(table("path,label,where\na.png,pit,m.png\n"), tmp_path, mask_column="where")
+    assert named[0].mask == root / "m.png"
+    with pytest.raises(DataError, match=r"No column `where` in .*\(`mask_column`\)"):
+        records_from_csv(table("path,label\na.png,x\n"), tmp_path, mask_column="where")
+    with pytest.raises(DataError, match=r"row 2: `../m.png` leaves the root"):
+        records_from_csv(table("path,label,mask\na.png,x,../m.png\n"), tmp_path)
+
+
 def test_columns_can_have_other_names(table) -> None:
     path = table("text,intent,who,key\nhello,greet,u1,k1\nbye,leave,u2,k2\n")
     records = records_from_csv(

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from lightning_transfer.data.images import ImagePreprocessing
+from lightning_transfer.data.tiling import Tiling
 from lightning_transfer.errors import CheckpointError, DataError
 from lightning_transfer.evaluation import load, predictions
 from lightning_transfer.modules import ClassificationModule
@@ -61,6 +62,24 @@ def test_predictions_equal_the_trained_modules(run, pictures):
         assert row.score == pytest.approx(1 - float(share[1]), abs=1e-5)
         others = {"crack": share[0], "pit": share[2]}
         assert row.decision == (max(others, key=others.get) if row.score >= 0.66 else "free")
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_an_image_is_judged_by_its_tiles(pictures, tmp_path, batch_size):
+    torch.manual_seed(0)
+    module = ClassificationModule("timm/test_resnet", weights="random")
+    spec = ImagePreprocessing((32, 32), 3, (0.5,) * 3, (0.25,) * 3, tiling=Tiling((16, 16), overlap=4, top_k=2))
+    module.use_schema(Schema(task="multiclass", classes=CLASSES, negative_class="free", preprocessing=spec.to_dict()))
+    module.configure_model()
+    module.eval()
+    save(tmp_path / "model.ckpt", module)
+    found = load(tmp_path).predict(pictures, batch_size=batch_size)
+    assert [row.id for row in found] == [str(path) for path in pictures]
+    for row, path in zip(found, pictures, strict=True):
+        with torch.no_grad():
+            tiles = torch.softmax(module(spec.tiles(path)).double(), dim=1)
+        share = tiles[tiles[:, 1].argsort()[:2]].mean(dim=0)
+        torch.testing.assert_close(torch.tensor(list(row.probabilities.values())).double(), share, rtol=1e-4, atol=1e-5)
 
 
 def test_checkpoint_alone_is_enough_and_holds_everything(run, pictures, tmp_path):

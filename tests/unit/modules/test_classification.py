@@ -86,6 +86,17 @@ def test_balanced_weights_reach_the_loss() -> None:
     )
 
 
+def test_pieces_weigh_in_the_loss_where_records_are_fed_in_pieces() -> None:
+    counts = {"train": {"good": 1, "pit": 1, "crack": 1}}
+    schema = Schema(task="multiclass", classes=CLASSES, counts=counts, piece_counts={"good": 6, "pit": 2, "crack": 1})
+    preds, target = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 0])
+    expected = torch.nn.functional.cross_entropy(preds, target, weight=torch.tensor([9 / 18, 9 / 6, 9 / 3]))
+    torch.testing.assert_close(_module(schema, class_weights="balanced").loss(preds, target), expected)
+    prior = torch.log(torch.tensor([6 / 9, 2 / 9, 1 / 9]))
+    expected = torch.nn.functional.cross_entropy(preds + prior, target)
+    torch.testing.assert_close(_module(schema, logit_adjustment=1.0).loss(preds, target), expected)
+
+
 def test_logit_adjustment_reaches_the_binary_loss() -> None:
     schema = Schema(task="binary", classes=("good", "bad"), counts={"train": {"good": 9, "bad": 1}})
     module = _module(schema, logit_adjustment=1.0)
