@@ -47,7 +47,7 @@ def test_the_columns_and_numbers_of_a_multiclass_table(tmp_path: Path) -> None:
     assert {row["threshold"] for row in rows} == {"0.6"}
     assert [row["label"] for row in rows] == ["crack", "", "free"]
     assert [row["id"] for row in rows] == ["a.png", "b.png", "'=c"]
-    assert rows[0]["input"] == "/data/a.png"
+    assert rows[0]["path"] == "/data/a.png"
 
 
 def test_a_score_at_the_threshold_is_above_it(tmp_path: Path) -> None:
