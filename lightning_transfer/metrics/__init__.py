@@ -44,6 +44,7 @@ from lightning_transfer.metrics.forgetting import (
     predicted_class,
 )
 from lightning_transfer.metrics.operating_point import (
+    effective_number,
     fit_operating_points,
     negatives_needed,
     rate_interval,
@@ -73,6 +74,7 @@ __all__ = [
     "class_counts",
     "cluster_bootstrap",
     "cosine_distance",
+    "effective_number",
     "fit_operating_points",
     "fit_temperature",
     "group_codes",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
+from scipy.stats import t as student
 
 from lightning_transfer.metrics import (
+    effective_number,
     fit_operating_points,
     negatives_needed,
     rate_interval,
+    resample,
     resampled_thresholds,
     threshold_at_false_positive_rate,
 )
@@ -66,8 +71,6 @@ def test_each_resample_gives_the_plain_threshold_of_its_records(seed, ties):
         for rate in RATES:
             cut = threshold_at_false_positive_rate(scores[chosen], positive[chosen], rate).value
             assert found.values[f"threshold_{rate:g}"][row] == cut
-            share = (scores[~positive] >= cut).mean()
-            assert found.values[f"rate_{rate:g}"][row] == pytest.approx(share)
     for rate in RATES:
         assert found.point[f"threshold_{rate:g}"] == threshold_at_false_positive_rate(scores, positive, rate).value
 
@@ -75,9 +78,8 @@ def test_each_resample_gives_the_plain_threshold_of_its_records(seed, ties):
 def test_a_resample_without_negatives_has_no_threshold():
     scores, positive = np.arange(4.0), np.array([False, True, True, True])
     found = resampled_thresholds(scores, positive, [0.5], range(4), n_resamples=200)
-    undefined = np.isnan(found.values["threshold_0.5"])
-    assert undefined.any()
-    assert np.array_equal(undefined, np.isnan(found.values["rate_0.5"]))
+    # Three of four draws from four records, all four times.
+    assert np.isnan(found.values["threshold_0.5"]).mean() == pytest.approx(0.75**4, abs=0.1)
 
 
 def test_a_point_says_what_the_plain_threshold_is_and_reaches():
@@ -97,21 +99,54 @@ def test_a_point_says_what_the_plain_threshold_is_and_reaches():
     assert points[0].note == ""
 
 
-def test_the_interval_of_the_rate_is_the_wider_of_the_two():
+def test_records_on_their_own_count_as_they_are():
+    hits = np.arange(50) < 7
+    assert effective_number(hits, range(50)) == pytest.approx(50)
+    assert effective_number(hits, [None] * 50) == pytest.approx(50)
+
+
+def test_effective_number_is_what_the_bootstrap_over_groups_says():
+    """For many groups: the variance of the share is that of so many independent records."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(400), rng.integers(1, 9, 400))
+    hits = rng.normal(size=400)[groups] + rng.normal(size=len(groups)) > 1.5
+    found = effective_number(hits, groups)
+    drawn = resample(lambda w: {"": w @ hits / w.sum(axis=1)}, groups, n_resamples=4000).values[""]
+    share = hits.mean()
+    assert found == pytest.approx(share * (1 - share) / drawn.var(), rel=0.08)
+    assert 400 < found < 0.7 * len(groups)
+
+
+def test_groups_of_copies_are_single_records_less_what_few_groups_cost():
+    hits = np.repeat(np.arange(10) < 3, 6)
+    cost = (student.ppf(0.975, 59) / student.ppf(0.975, 9)) ** 2
+    # The two variances differ by their divisors, n - 1 and the number of groups - 1.
+    assert effective_number(hits, np.repeat(np.arange(10), 6)) == pytest.approx(60 * 9 / 59 * cost)
+
+
+def test_none_or_all_hit_count_groups():
+    groups = np.repeat(np.arange(10), 6)
+    assert effective_number(np.zeros(60), groups) == effective_number(np.ones(60), groups) == 10
+
+
+def test_one_group_has_no_effective_number():
+    with pytest.raises(ValueError, match="got 1"):
+        effective_number([True, False], ["lot", "lot"])
+
+
+def test_the_interval_of_the_rate_is_that_of_the_effective_number():
     scores, positive, _ = problem(2, False, 400)
-    n = (~positive).sum()
-    exact = rate_interval(round(np.floor(0.1 * n)), n)
-    # Lots of equal negatives: the bootstrap over lots is the wider one.
     lots = np.arange(400) // 20
     alike = np.where(positive, scores, np.random.default_rng(0).normal(size=20)[lots] + 1e-3 * scores)
-    [clustered] = fit_operating_points(alike, positive, [0.1], groups=lots, n_resamples=400)
-    drawn = resampled_thresholds(alike, positive, [0.1], lots, n_resamples=400).interval("rate_0.1")
-    assert clustered.false_reject_interval == pytest.approx((min(exact[0], drawn.low), max(exact[1], drawn.high)))
-    assert drawn.high > exact[1]
-    # Without any rejected record the bootstrap sees no rate above zero that the exact interval does not.
-    [none] = fit_operating_points(scores, positive, [0.0], n_resamples=400)
-    assert none.false_reject_interval[0] == 0.0
-    assert none.false_reject_interval[1] >= rate_interval(0, n)[1]
+    good = ~positive
+    [clustered] = fit_operating_points(alike, positive, [0.1], groups=lots, n_resamples=20)
+    n = effective_number(alike[good] >= clustered.threshold, lots[good])
+    assert n < 30
+    share = clustered.false_reject_rate
+    assert clustered.false_reject_interval == pytest.approx(rate_interval(share * n, n, allowed=0.1 * n), abs=1e-3)
+    [alone] = fit_operating_points(alike, positive, [0.1], n_resamples=20)
+    exact = rate_interval(round(share * good.sum()), good.sum(), allowed=int(0.1 * good.sum()))
+    assert alone.false_reject_interval == pytest.approx(exact)
 
 
 def test_too_few_negatives_are_said_with_what_is_needed():
@@ -126,20 +161,18 @@ def test_too_few_negatives_are_said_with_what_is_needed():
 
 def test_one_group_has_the_interval_for_independent_records_and_says_so():
     scores, positive, _ = problem(0, False)
-    [point] = fit_operating_points(scores, positive, [0.1], groups=["lot"] * 60, n_resamples=50)
+    [point] = fit_operating_points(scores, positive, [0.1], groups=["lot"] * 60, negative="good", n_resamples=50)
     n = (~positive).sum()
     assert point.threshold_interval is None
     assert point.false_reject_interval == rate_interval(round(point.false_reject_rate * n), n)
-    assert "independent records only: 1 group" in point.note
+    assert point.note == f"all {n} `good` are of one group, so the intervals hold for independent ones only"
 
 
-def test_without_a_bootstrap_there_is_the_exact_interval_alone():
+def test_without_a_bootstrap_the_threshold_has_no_interval():
     scores, positive, groups = problem(0, False)
     [point] = fit_operating_points(scores, positive, [0.1], groups=groups, n_resamples=0)
-    n = (~positive).sum()
-    assert point.threshold_interval is None
-    assert point.false_reject_interval == rate_interval(round(point.false_reject_rate * n), n)
-    assert point.note == ""
+    [other] = fit_operating_points(scores, positive, [0.1], groups=groups, n_resamples=50)
+    assert point == replace(other, threshold_interval=None)
 
 
 def test_the_rate_of_new_records_lies_in_the_interval_as_often_as_promised():
@@ -153,6 +186,23 @@ def test_the_rate_of_new_records_lies_in_the_interval_as_often_as_promised():
         held += low <= norm.sf(point.threshold) <= high
     # 95% or more; fewer than 181 of 200 would have a chance below 0.2%.
     assert held >= 181
+
+
+def test_groups_of_alike_records_widen_the_interval_that_would_fail():
+    """Twenty lots of eight, whose scores correlate by 0.7: most of the noise is between lots."""
+    rng = np.random.default_rng(0)
+    lots = np.arange(160) // 8
+    held, alone = 0, 0
+    for _ in range(400):
+        scores = np.sqrt(0.7) * rng.normal(size=20)[lots] + np.sqrt(0.3) * rng.normal(size=160)
+        [point] = fit_operating_points(scores, np.zeros(160, bool), [0.05], groups=lots, n_resamples=0)
+        new = norm.sf(point.threshold)
+        low, high = point.false_reject_interval
+        held += low <= new <= high
+        low, high = rate_interval(8, 160)
+        alone += low <= new <= high
+    assert alone < 0.83 * 400
+    assert held > 0.89 * 400
 
 
 @pytest.mark.parametrize(("rates", "match"), [([0.1, 1.5], r"got 1\.5"), ([-0.1], r"got -0\.1")])
