@@ -6,7 +6,7 @@ Nothing here imports torch, so that the command line can answer before torch is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,6 +19,8 @@ __all__ = [
     "Batch",
     "Calibration",
     "ModelOutput",
+    "Neighbour",
+    "OperatingPoint",
     "Prediction",
     "Record",
     "Schema",
@@ -157,6 +159,21 @@ class ModelOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """The training record that looks most like an item to the adapted model.
+
+    Attributes:
+        path: Its file; the record's id where the input was no file.
+        label: Its class, several joined by ``|``; empty if unknown.
+        distance: One minus the cosine of the two feature vectors: 0 is the same direction, 2 the opposite.
+    """
+
+    path: str
+    label: str
+    distance: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model says of one item.
 
@@ -168,6 +185,7 @@ class Prediction:
         decision: The class after the stored threshold: the negative class below it, the most probable other class
             from it on. The same as ``predicted`` where no threshold is stored; ``undefined`` without finite logits.
         reason: Why it is undefined.
+        nearest: The nearest training example; None where the model keeps none, or the features are not finite.
     """
 
     id: str
@@ -176,6 +194,47 @@ class Prediction:
     score: float | None
     decision: str | tuple[str, ...]
     reason: str = ""
+    nearest: Neighbour | None = None
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold fitted for a stated false-reject rate, and how sure the two are.
+
+    Attributes:
+        max_false_reject_rate: Share of negatives that may be rejected, as asked for.
+        threshold: Fitted on the calibration split; a score of at least this is rejected.
+        threshold_interval: 95% interval of the threshold, by bootstrap over groups; None with one group only.
+        false_reject_rate: Share of the calibration split's negatives that it rejects.
+        false_reject_interval: 95% interval of the share of new negatives that it will reject.
+        num_negative: Negatives that it was fitted on.
+        num_groups: Groups among them.
+        rule: In words, how it was chosen and what it reaches on the calibration split.
+        note: What the data were too few for; empty if for nothing.
+    """
+
+    max_false_reject_rate: float
+    threshold: float
+    threshold_interval: tuple[float, float] | None
+    false_reject_rate: float
+    false_reject_interval: tuple[float, float]
+    num_negative: int
+    num_groups: int
+    rule: str = ""
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return _plain_fields(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> OperatingPoint:
+        """Rebuild from `to_dict`."""
+        known = _known(cls, values)
+        for key in ("threshold_interval", "false_reject_interval"):
+            if known[key] is not None:
+                known[key] = tuple(known[key])
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -184,24 +243,45 @@ class Calibration:
 
     Attributes:
         temperature: Divides the logits.
-        threshold: On the score ``1 - p(negative class)``, or on the probability of the positive class; None: arg max.
+        threshold: On the score ``1 - p(negative class)`` after temperature, or on the probability of the positive
+            class; None: arg max.
         rule: In words, how the threshold was chosen.
         n: Records of the calibration split.
+        points: Thresholds for several false-reject rates, that of ``threshold`` first; empty without a threshold, and
+            in checkpoints of version 0.1.
     """
 
     temperature: float = 1.0
     threshold: float | None = None
     rule: str = "not fitted"
     n: int = 0
+    points: tuple[OperatingPoint, ...] = ()
+
+    def at(self, max_false_reject_rate: float) -> Calibration:
+        """Return the calibration that decides by the threshold of another fitted rate.
+
+        Raises:
+            ValueError: If no threshold was fitted for that rate.
+        """
+        chosen = [point for point in self.points if abs(point.max_false_reject_rate - max_false_reject_rate) < 1e-9]
+        if not chosen:
+            fitted = ", ".join(f"{point.max_false_reject_rate:g}" for point in self.points) or f"none ({self.rule})"
+            raise ValueError(
+                f"The model has no threshold for the false-reject rate {max_false_reject_rate:g}. Fitted: {fitted}. "
+                "Take one of these, or fit again with `--evaluation.max_false_reject_rate`."
+            )
+        others = tuple(point for point in self.points if point is not chosen[0])
+        return replace(self, threshold=chosen[0].threshold, rule=chosen[0].rule, points=(chosen[0], *others))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**_plain_fields(self), "points": [point.to_dict() for point in self.points]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Rebuild from `to_dict`."""
-        return cls(**_known(cls, values))
+        """Rebuild from `to_dict`; a checkpoint without ``points`` has none."""
+        known = _known(cls, values)
+        return cls(**{**known, "points": tuple(OperatingPoint.from_dict(item) for item in known.get("points", ()))})
 
 
 @dataclass(frozen=True)
@@ -273,7 +353,7 @@ class Schema:
         return cls(**known)
 
 
-def _plain_fields(instance: BackboneCard | Schema) -> dict[str, Any]:
+def _plain_fields(instance: BackboneCard | Schema | Calibration | OperatingPoint) -> dict[str, Any]:
     return {item.name: _plain(getattr(instance, item.name)) for item in fields(instance)}
 
 

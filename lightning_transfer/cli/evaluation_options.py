@@ -20,8 +20,12 @@ class EvaluationOptions:
 
     Attributes:
         max_false_reject_rate: Share of good items that the threshold may reject, measured on the calibration split.
+            After the fit: one of the rates that have a threshold (the fit's, 1, 2 and 5%).
         baselines: Plain methods that ``test`` puts beside the model; they read the training split again.
+        nearest_examples: Training records whose features travel in ``model.ckpt``, so that each prediction can name
+            the most similar one; with more records a share of each class. 0 keeps none.
     """
 
     max_false_reject_rate: float = 0.05
     baselines: Baselines = field(default_factory=_all_baselines)
+    nearest_examples: int = 10_000

@@ -8,23 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader, Subset
 
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.evaluation import (
+    EXAMPLES_KEY,
     BaselineOutputs,
+    ClassificationResult,
     Outputs,
+    TrainingExamples,
     collect_features,
     collect_outputs,
     evaluate_classification,
     fit_baselines,
     fit_calibration,
+    format_calibration,
     format_table,
     predictions,
+    sample_examples,
+    write_confusion,
 )
 from lightning_transfer.files import atomic, write_json
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY, read_checkpoint
-from lightning_transfer.types import ModelOutput, Record
+from lightning_transfer.types import Batch, ModelOutput, Prediction, Record
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
@@ -36,7 +43,7 @@ _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "current_mo
 
 
 def finish_fit(cli: TransferCLI) -> None:
-    """Load the checkpoint to keep, fit temperature and threshold on the calibration split, write ``model.ckpt``.
+    """Load the checkpoint to keep, calibrate it, keep training examples, and write ``model.ckpt``.
 
     Args:
         cli: After its trainer's ``fit``.
@@ -57,7 +64,12 @@ def finish_fit(cli: TransferCLI) -> None:
     checkpoint = {key: value for key, value in read_checkpoint(best).items() if key not in _TRAINING_STATE}
     module.load_state_dict(checkpoint["state_dict"])
     _calibrate(cli)
-    checkpoint[CHECKPOINT_KEY] = {**checkpoint[CHECKPOINT_KEY], "calibration": module.calibration.to_dict()}
+    examples = _examples(cli)
+    checkpoint[CHECKPOINT_KEY] = {
+        **checkpoint[CHECKPOINT_KEY],
+        "calibration": module.calibration.to_dict(),
+        EXAMPLES_KEY: None if examples is None else examples.to_dict(),
+    }
     with atomic(cli.output / "model.ckpt") as part:
         torch.save(checkpoint, part)
     scores = _logged(cli)
@@ -66,9 +78,9 @@ def finish_fit(cli: TransferCLI) -> None:
     print(f"Checkpoint: {best}")
     for name, score in scores.items():
         print(f"Best {name}: {score['value']:.4f}")
-    found = module.calibration
-    threshold = "none" if found.threshold is None else f"{found.threshold:.4g}"
-    print(f"Calibration: temperature {found.temperature:.4g}, threshold {threshold} ({found.rule})")
+    print(format_calibration(module.calibration))
+    if examples is not None:
+        print(f"Nearest training examples: from {examples.rule}")
 
 
 def finish_validate(cli: TransferCLI) -> None:
@@ -91,16 +103,15 @@ def finish_test(cli: TransferCLI) -> None:
     records = data.records_for("test")
     outputs = Outputs.from_batches(batches, module.schema)
     result = evaluate_classification(
-        outputs,
-        records,
-        module.schema,
-        module.calibration,
-        baselines=_baselines(cli, outputs),
-        show_progress=_bar(cli),
+        outputs, records, module.schema, cli.calibration, baselines=_baselines(cli, outputs), show_progress=_bar(cli)
     )
     result.write_json(cli.output / "metrics.json")
-    _write(cli, records, outputs, data.list_skipped("fit") if len(outputs) == len(records) else ())
+    kept, found = _predicted(cli, records, outputs)
+    skipped = data.list_skipped("fit") if len(outputs) == len(records) else ()
+    _write(cli, "predictions.csv", kept, found, skipped)
     print(format_table(result))
+    for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
+        print(f"Written: {path}")
 
 
 def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
@@ -109,18 +120,40 @@ def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
         return
     data = cli.datamodule
     outputs = Outputs.from_batches(batches, cli.model.schema)
-    path = _write(cli, data.records_for("predict"), outputs, data.list_skipped("predict"))
+    kept, found = _predicted(cli, data.records_for("predict"), outputs)
+    path = _write(cli, "predictions.csv", kept, found, data.list_skipped("predict"))
+    print(format_calibration(cli.calibration))
     print(f"Predictions: {path}")
 
 
-def _write(cli: TransferCLI, records: Sequence[Record], outputs: Outputs, skipped: Sequence[Skipped]) -> Path:
-    """Write the predictions of what was run; ``limit_test_batches`` may have left out the rest."""
-    module = cli.model
+def _predicted(cli: TransferCLI, records: Sequence[Record], outputs: Outputs) -> tuple[list[Record], list[Prediction]]:
+    """Return what was run, and its predictions; ``limit_test_batches`` may have left out the rest."""
     kept = [records[int(place)] for place in outputs.index]
-    found = predictions(outputs.logits, [record.id for record in kept], module.schema, module.calibration)
-    return write_predictions(
-        cli.output / "predictions.csv", kept, found, module.schema, module.calibration, skipped=skipped
-    )
+    examples = TrainingExamples.from_payload(cli.source.payload)
+    nearest = None if examples is None else examples.nearest(outputs.features)
+    ids = [record.id for record in kept]
+    return kept, predictions(outputs.logits, ids, cli.model.schema, cli.calibration, nearest)
+
+
+def _write(
+    cli: TransferCLI,
+    name: str,
+    records: Sequence[Record],
+    found: Sequence[Prediction],
+    skipped: Sequence[Skipped] = (),
+) -> Path:
+    return write_predictions(cli.output / name, records, found, cli.model.schema, cli.calibration, skipped=skipped)
+
+
+def _write_escapes(
+    cli: TransferCLI, result: ClassificationResult, records: Sequence[Record], found: Sequence[Prediction]
+) -> list[Path]:
+    """Write the defects that were let through, the lowest score first; the file may hold its header alone."""
+    if result.escapes is None:
+        return []
+    rows = {record.id: (record, row) for record, row in zip(records, found, strict=True)}
+    chosen = [rows[name] for name in result.escapes]
+    return [_write(cli, "escapes.csv", [record for record, _ in chosen], [row for _, row in chosen])]
 
 
 def _best_checkpoint(cli: TransferCLI) -> Path:
@@ -154,9 +187,40 @@ def _calibrate(cli: TransferCLI) -> None:
     if not any(data.records_for(split) for split in ("calibration", "val")):
         rank_zero_warn("There is no calibration and no validation split: temperature and threshold are not fitted.")
         return
+    records = data.records_for("calibration")
+    if not records:
+        records = data.records_for("val")
+        rank_zero_warn(
+            "There is no calibration split, so temperature and threshold are fitted on validation, which also chose "
+            "the checkpoint: the false-reject rate may be higher than it says. Set `--data.calibration_fraction`."
+        )
     outputs = collect_outputs(module, data.calibration_dataloader(), cli.trainer.strategy.root_device, _bar(cli))
-    rate = cli.config_init["evaluation"].max_false_reject_rate
-    module.calibration = fit_calibration(outputs, module.schema, max_false_reject_rate=rate)
+    module.calibration = fit_calibration(
+        outputs,
+        module.schema,
+        groups=[records[place].group for place in outputs.index.tolist()],
+        max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
+    )
+
+
+def _examples(cli: TransferCLI) -> TrainingExamples | None:
+    """Run the adapted model over training records, or a share of them, without augmentation."""
+    limit: int = cli.config_init["evaluation"].nearest_examples
+    data, module = cli.datamodule, cli.model
+    records = data.records_for("train")
+    if limit < 1 or not records:
+        return None
+    whole: DataLoader[Batch] = data.ordered_dataloader("train")
+    loader: DataLoader[Batch] = DataLoader(
+        Subset(whole.dataset, sample_examples(records, limit)),
+        batch_size=whole.batch_size,
+        num_workers=whole.num_workers,
+        collate_fn=whole.collate_fn,
+        pin_memory=whole.pin_memory,
+        generator=whole.generator,
+    )
+    outputs = collect_outputs(module, loader, cli.trainer.strategy.root_device, _bar(cli))
+    return TrainingExamples.from_outputs(outputs, records, module.schema)
 
 
 def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:

@@ -64,7 +64,7 @@ def find_source(recipe: Recipe, arguments: Arguments) -> Source:
     configs: list[str] = []
     if payload.get("config"):
         own = payload["config"]
-        configs.append(json.dumps({key: own[key] for key in ("model", "data") if key in own}))
+        configs.append(json.dumps({key: own[key] for key in ("model", "data", "evaluation") if key in own}))
     if run or before:
         # A fit that goes on without a config means the config of the run before.
         configs.append(str((run or before or Path()) / "config.yaml"))

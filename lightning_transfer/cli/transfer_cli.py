@@ -29,7 +29,7 @@ from lightning_transfer.cli.run_checkpoint import RunCheckpoint
 from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_folder, remove_empty
 from lightning_transfer.cli.sources import Source
 from lightning_transfer.cli.verbs import VERBS
-from lightning_transfer.types import Schema
+from lightning_transfer.types import Calibration, Schema
 
 __all__ = ["TransferCLI"]
 
@@ -52,6 +52,7 @@ class TransferCLI(LightningCLI):
     Attributes:
         folder: The run folder. ``output`` within it belongs to this verb; for ``fit`` they are the same.
         run_callback: Writes the folder's files; holds the plan.
+        calibration: The checkpoint's; for ``test`` and ``predict`` at the false-reject rate that is asked for.
         resolved: The whole config as the user means it, before a checkpoint replaces the pretrained weights.
     """
 
@@ -61,6 +62,7 @@ class TransferCLI(LightningCLI):
         self.source = source
         self.folder = Path()
         self.output = Path()
+        self.calibration = Calibration()
         self.resolved: Namespace
         verb = VERBS[arguments.verb]
         super().__init__(
@@ -100,6 +102,7 @@ class TransferCLI(LightningCLI):
         """Keep the config as the user means it; with a checkpoint, build the network without pretrained weights."""
         self.config["ckpt_path"] = None
         self.resolved = self.config.clone()
+        self.calibration = self._find_calibration()
         card = self.source.payload.get("card")
         if card is None:
             return
@@ -121,7 +124,7 @@ class TransferCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Give the module the config that travels in its checkpoints, and its source head back."""
         plain = yaml.safe_load(self.dump())
-        self.model.run_config = {"model": plain["model"], "data": plain["data"]}
+        self.model.run_config = {name: plain[name] for name in ("model", "data", "evaluation")}
         payload = self.source.payload
         if payload.get("schema") and hasattr(self.datamodule, "use_schema"):
             # Lightning restores a checkpoint after the data are read, and reading asks for its classes.
@@ -131,6 +134,20 @@ class TransferCLI(LightningCLI):
             from torch import nn
 
             self.model.source_head = nn.Linear(*shape).requires_grad_(False)
+
+    def _find_calibration(self) -> Calibration:
+        """Return the checkpoint's calibration, at the false-reject rate that is asked for.
+
+        Raises:
+            UsageError: If that rate has no threshold: it takes a fit to make one.
+        """
+        calibration = Calibration.from_dict(self.source.payload.get("calibration", {}))
+        if self.arguments.verb not in ("test", "predict") or not calibration.points:
+            return calibration
+        try:
+            return calibration.at(self.config["evaluation.max_false_reject_rate"])
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
     def dump(self) -> str:
         """Return the resolved config as YAML; it is a valid ``--config``."""

@@ -11,8 +11,8 @@ from lightning_transfer.types import Calibration, Prediction, Record, Schema
 
 __all__ = ["prediction_columns", "write_predictions"]
 
-_FIRST = ("id", "input", "label", "predicted")
-_LAST = ("score", "threshold", "decision", "reason")
+_FIRST = ("id", "path", "label", "predicted")
+_LAST = ("score", "threshold", "decision", "nearest_path", "nearest_label", "nearest_distance", "reason")
 
 
 def prediction_columns(classes: Sequence[str]) -> list[str]:
@@ -37,8 +37,9 @@ def write_predictions(
 ) -> Path:
     """Write predictions as CSV or JSON lines; the file appears whole or not at all.
 
-    Several classes of a multi-label record are joined by ``|``. What could not be read has the decision
-    ``unreadable``, and its reason.
+    ``path`` is the input where that was a file or a text; ``nearest_path``, ``_label`` and ``_distance`` describe the
+    training example that is most alike, if the model keeps any. Several classes of a multi-label record are joined by
+    ``|``. What could not be read has the decision ``unreadable``, and its reason.
 
     Args:
         path: Ends in ``.csv`` or ``.jsonl``.
@@ -70,22 +71,28 @@ def write_predictions(
                 prediction.score,
                 threshold,
                 _joined(prediction.decision),
+                *_nearest(prediction),
                 prediction.reason or None,
             ]
         )
     for skip in sorted(skipped, key=lambda item: len(rows) if item.position is None else item.position):
         empty = [None] * (len(schema.classes) + 2)
-        row = [*_describe(skip.record), None, *empty, "unreadable", skip.reason]
+        row = [*_describe(skip.record), None, *empty, "unreadable", None, None, None, skip.reason]
         rows.insert(len(rows) if skip.position is None else skip.position, row)
     return write_table(path, rows, prediction_columns(schema.classes), overwrite=overwrite)
 
 
 def _describe(record: Record) -> list[Any]:
-    """Return id, input and label as text."""
+    """Return id, path and label as text."""
     label: Any = record.label
     if isinstance(label, tuple):
         label = "|".join("?" if value is None else f"{value:g}" for value in label)
     return [record.id, str(record.input) if isinstance(record.input, str | Path) else None, label]
+
+
+def _nearest(prediction: Prediction) -> list[Any]:
+    near = prediction.nearest
+    return [None, None, None] if near is None else [near.path, near.label, near.distance]
 
 
 def _joined(classes: str | tuple[str, ...] | None) -> str | None:

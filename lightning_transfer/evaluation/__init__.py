@@ -12,23 +12,29 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.decisions import write_confusion
+from lightning_transfer.evaluation.neighbours import EXAMPLES_KEY, TrainingExamples, sample_examples
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.predictor import Predictor, load
 from lightning_transfer.evaluation.progress import progress
-from lightning_transfer.evaluation.results import ClassificationResult, format_table
+from lightning_transfer.evaluation.results import ClassificationResult
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
+from lightning_transfer.evaluation.terminal import format_calibration, format_table
 
 __all__ = [
+    "EXAMPLES_KEY",
     "Baseline",
     "BaselineOutputs",
     "ClassificationResult",
     "Outputs",
     "Predictor",
+    "TrainingExamples",
     "collect_features",
     "collect_outputs",
     "evaluate_classification",
     "fit_baselines",
     "fit_calibration",
+    "format_calibration",
     "format_table",
     "knn_baseline",
     "linear_probe_baseline",
@@ -36,4 +42,6 @@ __all__ = [
     "majority_baseline",
     "predictions",
     "progress",
+    "sample_examples",
+    "write_confusion",
 ]

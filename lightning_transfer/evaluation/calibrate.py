@@ -1,39 +1,65 @@
-"""Fit temperature and threshold on the calibration split, once, after training."""
+"""Fit temperature and thresholds on the calibration split, once, after training."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from lightning_transfer.evaluation.runner import Outputs
 from lightning_transfer.evaluation.scores import decision_score, labels_of, negative_index
-from lightning_transfer.metrics import fit_temperature, threshold_at_false_positive_rate
+from lightning_transfer.metrics import fit_operating_points, fit_temperature
 from lightning_transfer.types import Calibration, Schema
 
-__all__ = ["fit_calibration"]
+__all__ = ["OPERATING_RATES", "fit_calibration"]
+
+OPERATING_RATES = (0.01, 0.02, 0.05)
+"""False-reject rates that get a threshold beside the stated one, so that a line can change its mind without a fit."""
 
 _log = logging.getLogger(__name__)
 
 
-def fit_calibration(outputs: Outputs, schema: Schema, *, max_false_reject_rate: float = 0.05) -> Calibration:
-    """Return the temperature and the threshold that belong into the checkpoint.
+def fit_calibration(
+    outputs: Outputs,
+    schema: Schema,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    max_false_reject_rate: float = 0.05,
+    n_resamples: int = 2000,
+) -> Calibration:
+    """Return the temperature and the thresholds that belong into the checkpoint.
 
-    The threshold is on the probability, after temperature, of anything but the negative class: the lowest at which at
-    most ``max_false_reject_rate`` of the negatives are rejected. Without a negative class, in multi-label tasks, or
-    without negatives in the split there is none, and ``rule`` says why.
+    First the temperature, then the thresholds on the score after it, the probability of anything but the negative
+    class: the lowest at which at most ``max_false_reject_rate`` of the negatives are rejected. The order matters: with
+    three or more classes a temperature changes which of two records has the higher score, since it moves the others'
+    sum as a whole. The intervals take the temperature as it is. Without a negative class, in multi-label tasks, or
+    without negatives in the split there is no threshold, and ``rule`` says why.
 
     Args:
         outputs: Of the calibration split; never of test.
         schema: Names the task and the negative class.
+        groups: Group of each record, in the order of ``outputs``, for the intervals; None makes each its own.
         max_false_reject_rate: Share of good items that may be rejected by mistake, in ``[0, 1]``.
+        n_resamples: Draws for the intervals; 0 leaves the bootstrap out.
 
     Raises:
         TransferError: If the split has no labels.
-        ValueError: If the rate is out of range.
+        ValueError: If the rate is out of range, or ``groups`` has another length.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 0.0], [1.0, 0.5], [0.0, 1.0], [1.0, 0.8]])
+        >>> outputs = Outputs(logits, torch.zeros(4, 1), torch.tensor([0, 0, 1, 1]), torch.arange(4))
+        >>> schema = Schema(task="multiclass", classes=("good", "pit"), negative_class="good")
+        >>> calibration = fit_calibration(outputs, schema, max_false_reject_rate=0.5)
+        >>> [point.max_false_reject_rate for point in calibration.points]
+        [0.5, 0.01, 0.02, 0.05]
     """
     if not 0.0 <= max_false_reject_rate <= 1.0:
         raise ValueError(f"Expected `max_false_reject_rate` in [0, 1], got {max_false_reject_rate}. 0.05 is usual.")
+    if groups is not None and len(groups) != len(outputs):
+        raise ValueError(f"Expected a group for each of {len(outputs)} calibration records, got {len(groups)}.")
     target = labels_of(outputs, schema)
     logits = outputs.logits.double().numpy()
     temperature = fit_temperature(logits, target, schema.task)
@@ -49,10 +75,12 @@ def fit_calibration(outputs: Outputs, schema: Schema, *, max_false_reject_rate: 
         _log.warning("%s, so arg max decides.", rule)
         return Calibration(temperature, None, rule, len(outputs))
     score, _ = decision_score(logits[known], schema, temperature)
-    cut = threshold_at_false_positive_rate(score, is_positive, max_false_reject_rate)
-    num_negative = cut.n - cut.num_positive
-    rule = (
-        f"at most {max_false_reject_rate:.3g} of `{name}` rejected; on calibration {cut.false_positive_rate:.3f} of "
-        f"{num_negative}" + ("" if cut.recall is None else f", and {cut.recall:.3f} of {cut.num_positive} others found")
+    points = fit_operating_points(
+        score,
+        is_positive,
+        list(dict.fromkeys((float(max_false_reject_rate), *OPERATING_RATES))),
+        groups=None if groups is None else [group for group, keep in zip(groups, known, strict=True) if keep],
+        negative=name,
+        n_resamples=n_resamples,
     )
-    return Calibration(temperature, cut.value, rule, int(np.sum(known)))
+    return Calibration(temperature, points[0].threshold, points[0].rule, int(np.sum(known)), points)

@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_transfer.evaluation.scores import decision_score, negative_index, predicted_classes
+from lightning_transfer.evaluation.scores import decided_classes, decision_score, negative_index, predicted_classes
 from lightning_transfer.metrics import probabilities
-from lightning_transfer.types import Calibration, Prediction, Schema
+from lightning_transfer.types import Calibration, Neighbour, Prediction, Schema
 
 __all__ = ["predictions"]
 
 
-def predictions(logits: Tensor, ids: Sequence[str], schema: Schema, calibration: Calibration) -> list[Prediction]:
+def predictions(
+    logits: Tensor,
+    ids: Sequence[str],
+    schema: Schema,
+    calibration: Calibration,
+    nearest: Sequence[Neighbour | None] | None = None,
+) -> list[Prediction]:
     """Turn logits ``(N, num_logits)`` into predictions, with the stored temperature and threshold.
 
     A row whose logits are not finite stays, with the decision ``undefined`` and the reason: no input loses its row.
+
+    Args:
+        logits: Before any temperature.
+        ids: Of the records.
+        schema: Task and classes.
+        calibration: Temperature and threshold.
+        nearest: The nearest training example of each record, of `TrainingExamples.nearest`.
 
     Example:
         >>> import torch
@@ -32,28 +44,23 @@ def predictions(logits: Tensor, ids: Sequence[str], schema: Schema, calibration:
     finite = np.isfinite(raw).all(axis=1)
     values = np.where(finite[:, None], raw, 0.0)
     chosen = predicted_classes(values, schema)
+    decided = decided_classes(values, schema, calibration)
     probs = probabilities(values, schema.task, calibration.temperature)
-    negative = negative_index(schema)
-    scores = None if negative is None else decision_score(values, schema, calibration.temperature)[0]
+    scores = None
+    if negative_index(schema) is not None:
+        scores, _ = decision_score(values, schema, calibration.temperature)
+    neighbours = [None] * len(ids) if nearest is None else nearest
     result = []
-    for place, key in enumerate(ids):
+    for place, (key, neighbour) in enumerate(zip(ids, neighbours, strict=True)):
         if not finite[place]:
             result.append(Prediction(key, None, {}, None, "undefined", "the logits are not finite"))
             continue
         share = dict(zip(schema.classes, map(float, probs[place]), strict=True))
         if schema.task == "multilabel":
             labels = tuple(name for name, called in zip(schema.classes, chosen[place], strict=True) if called)
-            result.append(Prediction(key, labels, share, None, labels))
+            result.append(Prediction(key, labels, share, None, labels, nearest=neighbour))
             continue
-        predicted = schema.classes[int(chosen[place])]
+        predicted, decision = schema.classes[int(chosen[place])], schema.classes[int(decided[place])]
         score = None if scores is None else float(scores[place])
-        decision = predicted
-        if score is not None and negative is not None and calibration.threshold is not None:
-            decision = schema.classes[_decide(probs[place], negative, score >= calibration.threshold)]
-        result.append(Prediction(key, predicted, share, score, decision))
+        result.append(Prediction(key, predicted, share, score, decision, nearest=neighbour))
     return result
-
-
-def _decide(probs: NDArray[np.float64], negative: int, found: bool) -> int:
-    others = np.where(np.arange(len(probs)) == negative, -1.0, probs)
-    return int(others.argmax()) if found else negative

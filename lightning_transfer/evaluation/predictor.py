@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.errors import CheckpointError, listing
+from lightning_transfer.evaluation.neighbours import TrainingExamples
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.tiles import join_logits
-from lightning_transfer.types import Calibration, Prediction, Record, Schema
+from lightning_transfer.types import Batch, Calibration, Prediction, Record, Schema
 
 if TYPE_CHECKING:
     from lightning_transfer.modules import TransferModule
@@ -33,6 +34,7 @@ class Predictor:
         calibration: Temperature and threshold.
         preprocess: Maps one item to the tensor that the module takes; with a tiling, to one such tensor a tile.
         path: The checkpoint.
+        examples: Training examples to compare with; None where the checkpoint keeps none.
     """
 
     module: TransferModule
@@ -40,9 +42,10 @@ class Predictor:
     calibration: Calibration
     preprocess: Callable[[Any], Tensor]
     path: Path
+    examples: TrainingExamples | None = None
 
     def predict(self, items: Sequence[Any], batch_size: int = 32) -> list[Prediction]:
-        """Return a prediction for each item, in order.
+        """Return a prediction for each item, in order, with the nearest training example where there are any.
 
         Args:
             items: Records, or what the preprocessing reads: for images paths, PIL images or arrays.
@@ -59,36 +62,51 @@ class Predictor:
             raise ValueError(f"Expected `batch_size` of at least 1, got {batch_size}.")
         device = next(self.module.parameters()).device
         modes = {part: part.training for part in self.module.modules()}
-        parts: list[Tensor] = []
         self.module.eval()
         try:
             with torch.inference_mode():
                 if self.schema.preprocessing.get("tiling") is not None:
                     parts = [self._predict_tiles(self.preprocess(_input(item)), batch_size, device) for item in items]
                 else:
-                    for start in range(0, len(items), batch_size):
-                        inputs = [self.preprocess(_input(item)) for item in items[start : start + batch_size]]
-                        parts.append(self.module(torch.stack(inputs).to(device)).float().cpu())
+                    parts = [
+                        self._run(torch.stack([self.preprocess(_input(item)) for item in chunk]).to(device))
+                        for chunk in (items[start : start + batch_size] for start in range(0, len(items), batch_size))
+                    ]
         finally:
             for part, training in modes.items():
                 part.training = training
+        if not parts:
+            return []
+        logits, features = (torch.cat(column) for column in zip(*parts, strict=True))
         names = [_name(item, place) for place, item in enumerate(items)]
-        return predictions(torch.cat(parts), names, self.schema, self.calibration) if parts else []
+        nearest = None if self.examples is None else self.examples.nearest(features)
+        return predictions(logits, names, self.schema, self.calibration, nearest)
 
-    def _predict_tiles(self, tiles: Tensor, batch_size: int, device: torch.device) -> Tensor:
-        """Return the logits ``(1, num_logits)`` of one item from those of its tiles."""
-        logits = [self.module(part.to(device)).float().cpu() for part in torch.split(tiles, batch_size)]
-        return join_logits(torch.cat(logits), self.schema)[None]
+    def _predict_tiles(self, tiles: Tensor, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return logits and features of one item, a row each, from those of its tiles."""
+        parts = [self._run(part.to(device)) for part in torch.split(tiles, batch_size)]
+        logits, features = (torch.cat(column) for column in zip(*parts, strict=True))
+        return join_logits(logits, self.schema)[None], features.mean(dim=0, keepdim=True)
+
+    def _run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and features of a batch."""
+        output = self.module.predict_step(Batch(inputs, None, torch.arange(len(inputs))), 0)
+        return output.logits.float().cpu(), output.features.float().cpu()
 
 
-def load(run_or_ckpt: str | Path, device: torch.device | str = "cpu") -> Predictor:
+def load(
+    run_or_ckpt: str | Path, device: torch.device | str = "cpu", max_false_reject_rate: float | None = None
+) -> Predictor:
     """Restore a finished run for prediction, from its checkpoint alone.
 
     Args:
         run_or_ckpt: A run's folder, whose ``model.ckpt`` is taken, or a checkpoint.
         device: Where to compute.
+        max_false_reject_rate: Decide by the threshold of another rate that was fitted (1, 2 and 5% always are); None
+            takes the one that was chosen at the fit.
 
     Raises:
+        ValueError: If no threshold was fitted for that rate.
         CheckpointError: If there is no such file, it is not one of ours, or its preprocessing is of a kind that cannot
             be rebuilt here.
 
@@ -99,14 +117,17 @@ def load(run_or_ckpt: str | Path, device: torch.device | str = "cpu") -> Predict
         lightning_transfer.errors.CheckpointError: There is no run and no checkpoint at `runs/none`. ...
     """
     path = _checkpoint_path(Path(run_or_ckpt))
-    from lightning_transfer.modules import TransferModule  # results alone need no model
+    from lightning_transfer.modules.transfer import CHECKPOINT_KEY, TransferModule, read_checkpoint  # only here: slow
 
-    module = TransferModule.from_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    module = TransferModule.restore(checkpoint, path)
     if module.schema is None:
         raise CheckpointError(f"`{path}` holds no schema, so its classes are unknown. Train again.")
     preprocess = _preprocessing(module.schema, path)
+    calibration = module.calibration if max_false_reject_rate is None else module.calibration.at(max_false_reject_rate)
     module.to(device).eval()
-    return Predictor(module, module.schema, module.calibration, preprocess, path)
+    examples = TrainingExamples.from_payload(checkpoint[CHECKPOINT_KEY])
+    return Predictor(module, module.schema, calibration, preprocess, path, examples)
 
 
 def _checkpoint_path(path: Path) -> Path:

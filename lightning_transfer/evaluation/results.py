@@ -12,7 +12,7 @@ from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, Task
 
-__all__ = ["ClassificationResult", "format_table"]
+__all__ = ["ClassificationResult"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class ClassificationResult:
         calibration: Temperature and threshold that were used.
         n: Labelled records.
         num_groups: Independent groups among them.
+        decisions: As ``confusion``, for the decision at the stored threshold; the same where none is stored.
+        escapes: Ids of the defects that are decided to be none, the lowest score first; None without a negative class.
         negative_class: The class that means "nothing found"; None if there is none.
         baselines: Name -> the same metrics of a plain method on the same records.
         differences: Baseline -> metric -> model minus baseline, paired.
@@ -42,6 +44,8 @@ class ClassificationResult:
     calibration: Calibration
     n: int
     num_groups: int
+    decisions: tuple[tuple[int, ...], ...] = ()
+    escapes: tuple[str, ...] | None = None
     negative_class: str | None = None
     baselines: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
@@ -57,13 +61,23 @@ class ClassificationResult:
     def flat(self) -> dict[str, dict[str, Any]]:
         """Return everything as ``{name: {value, low, high, n, num_groups, reason}}``.
 
-        Baselines appear as ``macro_f1_of_majority``, differences as ``macro_f1_minus_majority``.
+        Baselines appear as ``macro_f1_of_majority``, differences as ``macro_f1_minus_majority``. ``escapes`` is a
+        count. What comes from the calibration split, not from this one: ``threshold``, and for each operating point
+        ``threshold_at_false_reject_<rate>`` and ``expected_false_reject_rate_at_<rate>``.
         """
-        named = dict(self.metrics)
+        named = {**self.metrics, **self._counts(), **_fitted(self.calibration)}
         for joint, rows in (("of", self.baselines), ("minus", self.differences)):
             for baseline, metrics in rows.items():
                 named.update({f"{name}_{joint}_{baseline}": item for name, item in metrics.items()})
         return {name: item.to_dict() for name, item in named.items()}
+
+    def _counts(self) -> dict[str, Interval]:
+        if self.escapes is None or self.negative_class is None:
+            return {}
+        # Of the confusion's rows, which the decisions share.
+        rows = zip(self.classes, self.decisions, strict=True)
+        n = sum(sum(row) for name, row in rows if name != self.negative_class)
+        return {"escapes": Interval(float(len(self.escapes)), None, None, n, reason="a count, without interval")}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain lists, dicts, numbers and strings, free of NaN."""
@@ -79,6 +93,8 @@ class ClassificationResult:
             "num_groups": self.num_groups,
             "metrics": {name: item.to_dict() for name, item in self.metrics.items()},
             "confusion": [list(row) for row in self.confusion],
+            "decisions": [list(row) for row in self.decisions],
+            "escapes": None if self.escapes is None else list(self.escapes),
             "calibration": self.calibration.to_dict(),
             **rows,
             "descriptions": dict(self.descriptions),
@@ -99,49 +115,20 @@ class ClassificationResult:
         return target
 
 
-# What the short table compares; `metrics.json` holds every difference.
-_HEADLINES = ("macro_f1", "auroc", "average_precision")
-
-
-def format_table(result: ClassificationResult) -> str:
-    """Return the result as aligned plain text: every metric beside the baselines, then the paired differences.
-
-    Example:
-        >>> found = {"macro_f1": Interval(0.5, 0.4, 0.6, n=10, num_groups=5)}
-        >>> result = ClassificationResult("multiclass", ("a", "b"), found, (), Calibration(), n=10, num_groups=5)
-        >>> print(format_table(result))
-        10 records in 5 groups, 95% intervals by bootstrap over groups
-        metric     n  model
-        macro_f1  10  0.500 [0.400, 0.600]
-    """
-    share = f"{100 * result.confidence:g}%"
-    lines = [f"{result.n} records in {result.num_groups} groups, {share} intervals by bootstrap over groups"]
-    rows: list[tuple[str, ...]] = [("metric", "n", "model", *result.baselines)]
-    for name, item in result.metrics.items():
-        beside = (str(found[name]) if name in found else "" for found in result.baselines.values())
-        rows.append((name, str(item.n), str(item), *beside))
-    lines += _aligned(rows, right=(1,))
-    if result.metrics and result.calibration.threshold is not None:
-        lines.append(f"threshold {result.calibration.threshold:.4g}: {result.calibration.rule}")
-    compared = [name for name in _HEADLINES if all(name in found for found in result.differences.values())]
-    if result.differences and compared:
-        rows = [("model minus", *compared, "")]
-        for name, found in result.differences.items():
-            rows.append((name, *(_signed(found[key]) for key in compared), result.descriptions.get(name, "")))
-        lines += ["", *_aligned(rows)]
-    return "\n".join(lines)
-
-
-def _signed(item: Interval) -> str:
-    if item.value is None or item.low is None or item.high is None:
-        return str(item)
-    return f"{item.value:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"
-
-
-def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    cells = (
-        [row[place].rjust(width) if place in right else row[place].ljust(width) for place, width in enumerate(widths)]
-        for row in rows
-    )
-    return ["  ".join(row).rstrip() for row in cells]
+def _fitted(calibration: Calibration) -> dict[str, Interval]:
+    """Return the thresholds with the intervals that they got on the calibration split."""
+    if calibration.threshold is None:
+        return {}
+    if not calibration.points:
+        reason = "no interval was stored with this threshold"
+        return {"threshold": Interval(calibration.threshold, None, None, calibration.n, reason=reason)}
+    named = {}
+    for point in calibration.points:
+        at = f"{point.max_false_reject_rate:g}"
+        low, high = point.threshold_interval or (None, None)
+        about = (point.num_negative, point.num_groups, point.note)
+        named[f"threshold_at_false_reject_{at}"] = Interval(point.threshold, low, high, *about)
+        rate_low, rate_high = point.false_reject_interval
+        named[f"expected_false_reject_rate_at_{at}"] = Interval(point.false_reject_rate, rate_low, rate_high, *about)
+    first = calibration.points[0]
+    return {"threshold": named[f"threshold_at_false_reject_{first.max_false_reject_rate:g}"], **named}

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from lightning_transfer.errors import TransferError, listing
 from lightning_transfer.evaluation.runner import Outputs
 from lightning_transfer.metrics import log_probabilities
-from lightning_transfer.types import Schema
+from lightning_transfer.types import Calibration, Schema
 
-__all__ = ["decision_score", "labels_of", "negative_index", "predicted_classes"]
+__all__ = ["decided_classes", "decision_score", "labels_of", "negative_index", "predicted_classes"]
 
 
 def negative_index(schema: Schema) -> int | None:
@@ -97,3 +97,24 @@ def decision_score(
     log_probs = log_probabilities(logits, schema.task, temperature)
     others = np.logaddexp.reduce(np.delete(log_probs, negative, axis=1), axis=1)
     return np.exp(others), others - log_probs[:, negative]
+
+
+def decided_classes(logits: NDArray[Any], schema: Schema, calibration: Calibration) -> NDArray[np.int64]:
+    """Return the class that the stored threshold decides for ``(N,)``; multi-label: as `predicted_classes`.
+
+    Below the threshold that is the negative class; from it on the most probable of the others, even where the negative
+    class is more probable than each of them alone. Without a threshold the most probable class decides.
+
+    Example:
+        >>> schema = Schema(task="multiclass", classes=("good", "pit", "dent"), negative_class="good")
+        >>> logits = np.array([[1.0, 0.0, 0.5], [3.0, 0.0, 0.0]])
+        >>> decided_classes(logits, schema, Calibration(threshold=0.4)).tolist()
+        [2, 0]
+    """
+    negative = negative_index(schema)
+    if negative is None or calibration.threshold is None:
+        return predicted_classes(logits, schema)
+    score, _ = decision_score(logits, schema, calibration.temperature)
+    log_probs = log_probabilities(logits, schema.task, calibration.temperature).copy()
+    log_probs[:, negative] = -np.inf
+    return np.where(score >= calibration.threshold, log_probs.argmax(axis=1), negative)

@@ -43,6 +43,13 @@ from lightning_transfer.metrics.forgetting import (
     l2_distance,
     predicted_class,
 )
+from lightning_transfer.metrics.operating_point import (
+    effective_number,
+    fit_operating_points,
+    negatives_needed,
+    rate_interval,
+    resampled_thresholds,
+)
 from lightning_transfer.metrics.threshold import (
     Threshold,
     threshold_at_false_positive_rate,
@@ -67,6 +74,8 @@ __all__ = [
     "class_counts",
     "cluster_bootstrap",
     "cosine_distance",
+    "effective_number",
+    "fit_operating_points",
     "fit_temperature",
     "group_codes",
     "kl_divergence",
@@ -79,11 +88,14 @@ __all__ = [
     "macro_f1",
     "mean_defined",
     "negative_log_likelihood",
+    "negatives_needed",
     "paired_difference",
     "predicted_class",
     "probabilities",
+    "rate_interval",
     "recall_per_class",
     "resample",
+    "resampled_thresholds",
     "saved_activation_bytes",
     "threshold_at_false_positive_rate",
     "threshold_at_precision",

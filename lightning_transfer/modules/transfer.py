@@ -244,9 +244,18 @@ class TransferModule(pl.LightningModule):
         Raises:
             CheckpointError: If the file is missing, unreadable, or not one of ours.
         """
+        return cls.restore(read_checkpoint(path), path, **overrides)
+
+    @classmethod
+    def restore(
+        cls,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        **overrides: Any,  # noqa: ANN401 - as `from_checkpoint`
+    ) -> TransferModule:
+        """Rebuild a module from what `read_checkpoint` returned; ``path`` names it in errors. See `from_checkpoint`."""
         from lightning_transfer import modules
 
-        checkpoint = read_checkpoint(path)
         payload = checkpoint[CHECKPOINT_KEY]
         known = {name: getattr(modules, name) for name in modules.__all__ if isinstance(getattr(modules, name), type)}
         if payload["module"] not in known:

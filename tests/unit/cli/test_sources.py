@@ -40,7 +40,7 @@ def test_a_moved_checkpoint_brings_its_own_config(finished: Path, tmp_path: Path
     assert found.name == "later"
     first, second = found.configs
     assert json.loads(first)["model"]["width"] == 5
-    assert set(json.loads(first)) == {"model", "data"}
+    assert set(json.loads(first)) == {"model", "data", "evaluation"}
     assert second == "later.yaml"
 
 

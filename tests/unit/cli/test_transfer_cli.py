@@ -151,6 +151,6 @@ def test_test_and_predict_run_on_one_device_and_say_so(
 
 def test_a_checkpoint_carries_model_and_data_as_plain_values(trained: Path) -> None:
     payload = torch.load(trained / "model.ckpt", weights_only=True)["lightning_transfer"]
-    assert set(payload["config"]) == {"model", "data"}
+    assert set(payload["config"]) == {"model", "data", "evaluation"}
     assert payload["config"]["model"]["optimizer"]["class_path"] == "torch.optim.AdamW"
-    assert payload["config"] == {key: _config(trained)[key] for key in ("model", "data")}
+    assert payload["config"] == {key: _config(trained)[key] for key in ("model", "data", "evaluation")}

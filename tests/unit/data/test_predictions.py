@@ -44,6 +44,8 @@ def test_skipped_inputs_have_rows_at_their_places(tmp_path: Path) -> None:
     assert rows[4]["decision"] == "unreadable"
     assert rows[4]["reason"] == "the file is empty"
     assert rows[4]["label"] == "free"
+    assert rows[4]["path"] == "x"
+    assert rows[4]["nearest_path"] == rows[4]["nearest_distance"] == ""
     assert rows[4]["predicted"] == rows[4]["score"] == rows[4]["probability_free"] == ""
     assert rows[1]["reason"] == ""
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation import Outputs, fit_calibration
+from lightning_transfer.evaluation.scores import decided_classes
 from lightning_transfer.metrics import fit_temperature
 from lightning_transfer.types import Calibration, Schema
 
@@ -40,7 +43,55 @@ def test_threshold_keeps_the_false_reject_rate_and_is_the_lowest(rate):
     assert result.temperature > 1.5
     assert result.n == 400
     assert f"at most {rate:.3g} of `free`" in result.rule
+    assert result.points[0].threshold == result.threshold
+    assert result.points[0].rule == result.rule
     assert Calibration.from_dict(result.to_dict()) == result
+
+
+def test_every_operating_point_is_what_a_fit_for_that_rate_gives():
+    outputs, groups = surface(), [f"lot {place // 4}" for place in range(400)]
+    result = fit_calibration(outputs, SURFACE, groups=groups, max_false_reject_rate=0.1, n_resamples=100)
+    assert [point.max_false_reject_rate for point in result.points] == [0.1, 0.01, 0.02, 0.05]
+    good = outputs.target == 1
+    for point in result.points:
+        alone = fit_calibration(
+            outputs, SURFACE, groups=groups, max_false_reject_rate=point.max_false_reject_rate, n_resamples=100
+        )
+        assert alone.threshold == point.threshold
+        assert alone.points[0] == point
+        assert result.at(point.max_false_reject_rate).threshold == point.threshold
+        assert point.num_groups == len({group for group, is_good in zip(groups, good, strict=True) if is_good})
+        low, high = point.threshold_interval
+        assert low <= point.threshold <= high
+    assert len(fit_calibration(outputs, SURFACE, max_false_reject_rate=0.02, n_resamples=0).points) == 3
+
+
+def test_the_interval_comes_from_the_groups():
+    outputs = surface()
+    # Lots of one class each, as when a whole lot is good.
+    order = torch.argsort(outputs.target, stable=True)
+    outputs = make(outputs.logits[order], outputs.target[order])
+    alone, lots = (
+        fit_calibration(outputs, SURFACE, groups=groups, n_resamples=300).points[0]
+        for groups in (None, [place // 40 for place in range(400)])
+    )
+    assert alone.threshold == lots.threshold
+    assert alone.num_groups == alone.num_negative
+    assert lots.num_groups < 6
+    assert alone.threshold_interval != lots.threshold_interval
+
+
+def test_the_stored_pair_of_temperature_and_threshold_keeps_the_rate():
+    """Decided again from raw logits, the good ones of the calibration split are rejected as often as it says."""
+    outputs = surface(sharpness=8.0)
+    result = fit_calibration(outputs, SURFACE, n_resamples=0)
+    assert result.temperature > 3
+    decided = decided_classes(outputs.logits.double().numpy(), SURFACE, result)
+    good = outputs.target.numpy() == 1
+    assert (decided[good] != 1).mean() == pytest.approx(result.points[0].false_reject_rate)
+    # The same threshold without the temperature would be another decision.
+    other = decided_classes(outputs.logits.double().numpy(), SURFACE, replace(result, temperature=1.0))
+    assert (other[good] != 1).mean() != pytest.approx(result.points[0].false_reject_rate)
 
 
 def test_binary_threshold_is_on_the_positive_class():
@@ -56,8 +107,9 @@ def test_binary_threshold_is_on_the_positive_class():
 def test_missing_labels_are_left_out():
     schema = Schema(task="binary", classes=("good", "bad"))
     logits = torch.tensor([[-1.0], [0.5], [2.0], [0.1]])
-    result = fit_calibration(make(logits, [0.0, float("nan"), 1.0, 0.0]), schema)
+    result = fit_calibration(make(logits, [0.0, float("nan"), 1.0, 0.0]), schema, groups=["a", "b", "c", "d"])
     assert result.n == 3
+    assert (result.points[0].num_negative, result.points[0].num_groups) == (2, 2)
     assert "of 2, and" in result.rule
 
 
@@ -74,6 +126,7 @@ def test_tasks_without_a_score_have_no_threshold(schema, rule):
         outputs = make(outputs.logits, torch.nn.functional.one_hot(outputs.target, 3).float())
     result = fit_calibration(outputs, schema)
     assert result.threshold is None
+    assert result.points == ()
     assert rule in result.rule
     assert result.temperature != 1.0
 
@@ -89,5 +142,7 @@ def test_without_negatives_there_is_no_threshold_and_a_warning(caplog):
 def test_wrong_rate_and_missing_labels():
     with pytest.raises(ValueError, match=r"got 5"):
         fit_calibration(surface(), SURFACE, max_false_reject_rate=5)
+    with pytest.raises(ValueError, match=r"each of 400 calibration records, got 3"):
+        fit_calibration(surface(), SURFACE, groups=["a", "b", "c"])
     with pytest.raises(TransferError, match="2 records have no labels"):
         fit_calibration(make(torch.zeros(2, 3), None), SURFACE)

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn import metrics as oracle
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation import BaselineOutputs, Outputs, evaluate_classification, format_table
-from lightning_transfer.metrics import Interval
-from lightning_transfer.types import Calibration, Record, Schema
+from lightning_transfer.metrics import Interval, cluster_bootstrap
+from lightning_transfer.types import Calibration, OperatingPoint, Record, Schema
 
 SURFACE = Schema(task="multiclass", classes=("crack", "free", "pit"), negative_class="free")
 BINARY = Schema(task="binary", classes=("good", "bad"))
@@ -52,6 +53,9 @@ def test_multiclass_values_agree_with_sklearn(surface):
         "average_precision": oracle.average_precision_score(bad, score),
         "false_reject_rate": (score >= 0.6)[~bad].mean(),
         "recall_at_threshold": (score >= 0.6)[bad].mean(),
+        "recall_at_threshold_crack": (score >= 0.6)[target == 0].mean(),
+        "recall_at_threshold_pit": (score >= 0.6)[target == 2].mean(),
+        "escape_rate": (score < 0.6)[bad].mean(),
         "recall_crack": recalls[0],
         "recall_free": recalls[1],
         "recall_pit": recalls[2],
@@ -63,6 +67,12 @@ def test_multiclass_values_agree_with_sklearn(surface):
     for name, value in expected.items():
         assert result.metrics[name].value == pytest.approx(value, abs=1e-6), name
     assert result.confusion == tuple(map(tuple, oracle.confusion_matrix(target, preds).tolist()))
+    found = np.where(probs[:, 0] >= probs[:, 2], 0, 2)
+    decided = np.where(score >= 0.6, found, 1)
+    assert result.decisions == tuple(map(tuple, oracle.confusion_matrix(target, decided).tolist()))
+    escaped = sorted(np.flatnonzero(bad & (score < 0.6)), key=lambda place: score[place])
+    assert result.escapes == tuple(map(str, escaped))
+    assert len(escaped) > 3
     assert (result.n, result.num_groups, result.negative_class) == (150, 150, "free")
 
 
@@ -71,7 +81,9 @@ def test_each_number_says_how_many_records_it_is_about(surface):
     counts = np.bincount(surface.target)
     assert [result.recalls[name].n for name in SURFACE.classes] == counts.tolist()
     assert result.metrics["false_reject_rate"].n == counts[1]
-    assert result.metrics["recall_at_threshold"].n == 150 - counts[1]
+    assert result.metrics["recall_at_threshold"].n == result.metrics["escape_rate"].n == 150 - counts[1]
+    assert result.metrics["recall_at_threshold_pit"].n == counts[2]
+    assert result.flat()["escapes"]["n"] == 150 - counts[1]
     assert result.metrics["macro_f1"].n == 150
 
 
@@ -113,6 +125,54 @@ def test_without_a_threshold_there_are_no_threshold_metrics(surface):
     result = evaluate_classification(surface, rows(150), SURFACE, Calibration(), **FEW)
     assert "false_reject_rate" not in result.metrics
     assert "recall_at_threshold" not in result.metrics
+    # The most probable class decides then, and what it lets through has escaped all the same.
+    assert result.decisions == result.confusion
+    assert len(result.escapes) == result.confusion[0][1] + result.confusion[2][1]
+
+
+def operating(rate, threshold):
+    return OperatingPoint(rate, threshold, None, 0.0, (0.0, 1.0), 10, 10)
+
+
+def test_operating_points_are_applied_as_they_were_fitted(surface):
+    points = (operating(0.05, 0.5), operating(0.01, 0.9), operating(0.02, 0.75))
+    calibration = Calibration(temperature=0.7, threshold=0.5, points=points)
+    records = rows(150, group=lambda place: place // 3)
+    result = evaluate_classification(surface, records, SURFACE, calibration, n_resamples=300)
+    target = surface.target.numpy()
+    score = 1 - torch.softmax(surface.logits.double() / 0.7, dim=1).numpy()[:, 1]
+    for point in points:
+        called, at = score >= point.threshold, f"{point.max_false_reject_rate:g}"
+        recall, reject = result.metrics[f"recall_at_false_reject_{at}"], result.metrics[f"false_reject_rate_at_{at}"]
+        assert recall.value == pytest.approx(oracle.recall_score(target != 1, called))
+        assert reject.value == pytest.approx(1 - oracle.recall_score(target == 1, ~called))
+        assert (recall.n, reject.n) == ((target != 1).sum(), (target == 1).sum())
+        assert recall.low < recall.value < recall.high
+    assert result.metrics["recall_at_false_reject_0.05"] == result.metrics["recall_at_threshold"]
+    # The interval is that of the bootstrap over groups.
+    mine = cluster_bootstrap(
+        lambda w: (w * (target != 1)) @ (score >= 0.9) / (w @ (target != 1)), np.arange(150) // 3, n_resamples=300
+    )
+    recall = result.metrics["recall_at_false_reject_0.01"]
+    assert (recall.low, recall.high) == pytest.approx((mine.low, mine.high))
+
+
+def test_all_or_none_of_a_share_has_an_open_end():
+    """Thirty defects in ten groups, all found; every resample says so, and the truth may be less."""
+    target = np.array([0] * 30 + [1] * 30)
+    logits = np.where(target[:, None] == np.arange(3), 6.0, 0.0)
+    records = rows(60, group=lambda place: place // 3)
+    result = evaluate_classification(make(logits, target), records, SURFACE, Calibration(threshold=0.5), **FEW)
+    exact = binomtest(10, 10).proportion_ci(method="exact")
+    for name in ("recall_at_threshold", "recall_at_threshold_crack", "recall_crack"):
+        item = result.metrics[name]
+        assert (item.value, item.low, item.high) == (1.0, pytest.approx(exact.low), 1.0)
+    for name in ("escape_rate", "false_reject_rate"):
+        item = result.metrics[name]
+        assert (item.value, item.low, item.high) == (0.0, 0.0, pytest.approx(1 - exact.low))
+    assert result.metrics["accuracy"].low == pytest.approx(binomtest(20, 20).proportion_ci(method="exact").low)
+    # No share of records: as the bootstrap leaves it.
+    assert (result.metrics["auroc"].low, result.metrics["auroc"].high) == (1.0, 1.0)
 
 
 def test_score_equal_to_the_threshold_is_called():
@@ -133,6 +193,8 @@ def test_without_negative_class_ranking_is_one_against_the_rest(surface):
     )
     assert result.metrics["average_precision"].value == pytest.approx(oracle.average_precision_score(one_hot, probs))
     assert "false_reject_rate" not in result.metrics
+    assert result.escapes is None
+    assert "escapes" not in result.flat()
 
 
 @pytest.mark.parametrize("schema", [BINARY, Schema(task="binary", classes=("bad", "good"), negative_class="good")])
@@ -154,6 +216,8 @@ def test_binary_values_agree_with_sklearn_with_missing_labels(schema):
     assert result.metrics["log_loss"].value == pytest.approx(oracle.log_loss(truth, second), rel=1e-5)
     recall = (score[truth == positive] >= 0.4).mean()
     assert result.metrics["recall_at_threshold"].value == pytest.approx(recall)
+    assert len(result.escapes) == ((truth == positive) & (score < 0.4)).sum()
+    assert result.negative_class == schema.classes[1 - positive]
     assert result.confusion == tuple(map(tuple, oracle.confusion_matrix(truth, preds).tolist()))
 
 
@@ -183,7 +247,8 @@ def test_multilabel_values_agree_with_sklearn_with_missing_labels():
     assert result.metrics["log_loss"].value == pytest.approx(oracle.log_loss(target[cells], probs))
     assert result.metrics["brier"].value == pytest.approx(oracle.brier_score_loss(target[cells], probs))
     assert result.n == cells.any(axis=1).sum()
-    assert result.confusion == ()
+    assert result.confusion == result.decisions == ()
+    assert result.escapes is None
 
 
 def test_one_class_only_is_not_available_with_the_reason():

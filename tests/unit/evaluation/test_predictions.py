@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 
 from lightning_transfer.data.predictions import prediction_columns, write_predictions
 from lightning_transfer.evaluation.predictions import predictions
-from lightning_transfer.types import Calibration, Record, Schema
+from lightning_transfer.types import Calibration, Neighbour, Record, Schema
 
 SCHEMA = Schema(task="multiclass", classes=("free", "crack", "fray"), negative_class="free")
 RECORDS = [
@@ -47,7 +47,32 @@ def test_the_columns_and_numbers_of_a_multiclass_table(tmp_path: Path) -> None:
     assert {row["threshold"] for row in rows} == {"0.6"}
     assert [row["label"] for row in rows] == ["crack", "", "free"]
     assert [row["id"] for row in rows] == ["a.png", "b.png", "'=c"]
-    assert rows[0]["input"] == "/data/a.png"
+    assert rows[0]["path"] == "/data/a.png"
+
+
+def test_the_nearest_example_stands_in_its_row_and_no_formula_runs(tmp_path: Path) -> None:
+    logits = LOGITS.clone()
+    logits[1, 0] = float("inf")
+    nearest = [Neighbour("=cmd|'/C calc'!A0", "@crack", 0.125), Neighbour("/train/b.png", "free", 0.5), None]
+    found = predictions(logits, [record.id for record in RECORDS], SCHEMA, Calibration(), nearest)
+    assert [item.nearest for item in found] == [nearest[0], None, None]  # undefined rows have none
+    rows = _read(write_predictions(tmp_path / "p.csv", RECORDS, found, SCHEMA))
+    columns = ("nearest_path", "nearest_label", "nearest_distance")
+    assert [[row[name] for name in columns] for row in rows] == [
+        ["'=cmd|'/C calc'!A0", "'@crack", "0.125"],
+        ["", "", ""],
+        ["", "", ""],
+    ]
+    assert rows[1]["reason"] == "the logits are not finite"
+    with pytest.raises(ValueError, match="zip"):
+        predictions(LOGITS, ["a", "b", "c"], SCHEMA, Calibration(), nearest[:2])
+
+
+def test_multilabel_has_nearest_examples_too() -> None:
+    schema = Schema(task="multilabel", classes=("x", "y"))
+    near = Neighbour("a.png", "x|y", 0.25)
+    [found] = predictions(torch.zeros(1, 2), ["1"], schema, Calibration(), [near])
+    assert found.nearest == near
 
 
 def test_a_score_at_the_threshold_is_above_it(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,10 @@ from PIL import Image
 from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.tiling import Tiling
 from lightning_transfer.errors import CheckpointError, DataError
-from lightning_transfer.evaluation import load, predictions
+from lightning_transfer.evaluation import EXAMPLES_KEY, Outputs, TrainingExamples, load, predictions
 from lightning_transfer.modules import ClassificationModule
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
-from lightning_transfer.types import Calibration, Record, Schema
+from lightning_transfer.types import Batch, Calibration, OperatingPoint, Record, Schema
 
 CLASSES = ("crack", "free", "pit")
 
@@ -92,6 +94,40 @@ def test_checkpoint_alone_is_enough_and_holds_everything(run, pictures, tmp_path
     assert predictor.calibration == Calibration(0.5, 0.66, "by hand", 7)
     assert not predictor.module.training
     assert predictor.predict(pictures) == load(folder).predict(pictures)
+
+
+def test_the_nearest_training_example_comes_from_the_checkpoint_alone(run, pictures, tmp_path):
+    _, module, spec = run
+    records = [Record(path.name, path, CLASSES[place % 3]) for place, path in enumerate(pictures)]
+    inputs = torch.stack([spec(path) for path in pictures])
+    with torch.no_grad():
+        output = module.predict_step(Batch(inputs, None, torch.arange(5)), 0)
+    checkpoint = save(tmp_path / "x.ckpt", module)
+    examples = TrainingExamples.from_outputs(Outputs.from_batches([output]), records, module.schema)
+    checkpoint[CHECKPOINT_KEY][EXAMPLES_KEY] = examples.to_dict()
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    found = load(tmp_path / "x.ckpt").predict(pictures[::-1], batch_size=2)
+    assert [row.nearest.path for row in found] == [str(path) for path in pictures[::-1]]
+    assert [row.nearest.label for row in found] == [CLASSES[place % 3] for place in (4, 3, 2, 1, 0)]
+    assert max(row.nearest.distance for row in found) < 1e-3
+    # Without them all else is the same.
+    plain = load(run[0]).predict(pictures[::-1], batch_size=2)
+    assert [row.nearest for row in plain] == [None] * 5
+    assert [replace(row, nearest=None) for row in found] == plain
+
+
+def test_another_fitted_rate_decides(run, pictures, tmp_path):
+    _, module, _ = run
+    points = tuple(OperatingPoint(rate, cut, None, 0.0, (0.0, 1.0), 9, 9) for rate, cut in ((0.05, 0.0), (0.01, 1.5)))
+    checkpoint = save(tmp_path / "x.ckpt", module)
+    checkpoint[CHECKPOINT_KEY]["calibration"] = Calibration(0.5, 0.0, "by hand", 9, points).to_dict()
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    assert "free" not in {row.decision for row in load(tmp_path / "x.ckpt").predict(pictures)}
+    strict = load(tmp_path / "x.ckpt", max_false_reject_rate=0.01)
+    assert strict.calibration.threshold == 1.5
+    assert {row.decision for row in strict.predict(pictures)} == {"free"}
+    with pytest.raises(ValueError, match=r"false-reject rate 0\.02\. Fitted: 0\.05, 0\.01"):
+        load(tmp_path / "x.ckpt", max_false_reject_rate=0.02)
 
 
 def test_records_pictures_arrays_and_paths_are_read_alike(run, pictures):

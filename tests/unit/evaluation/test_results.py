@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from lightning_transfer.errors import TransferError
-from lightning_transfer.evaluation import ClassificationResult, format_table
+from lightning_transfer.evaluation import ClassificationResult
 from lightning_transfer.metrics import Interval
-from lightning_transfer.types import Calibration
+from lightning_transfer.types import Calibration, OperatingPoint
 
 
 @pytest.fixture
@@ -22,6 +23,8 @@ def result():
         calibration=Calibration(1.5, 0.25, "at most 0.05 of `free` rejected", 20),
         n=10,
         num_groups=5,
+        decisions=((8, 2), (1, 3)),
+        escapes=("e.png",),
         negative_class="free",
         baselines={"majority": {"macro_f1": Interval(0.3, 0.2, 0.4, n=10, num_groups=5)}},
         differences={"majority": {"macro_f1": Interval(0.2, 0.1, 0.3, n=10, num_groups=5)}},
@@ -31,7 +34,10 @@ def result():
 
 def test_flat_names_every_number(result):
     flat = result.flat()
-    assert list(flat) == ["macro_f1", "recall_free", "recall_pit", "macro_f1_of_majority", "macro_f1_minus_majority"]
+    assert list(flat) == [
+        *("macro_f1", "recall_free", "recall_pit", "escapes", "threshold"),
+        *("macro_f1_of_majority", "macro_f1_minus_majority"),
+    ]
     assert {key: flat["macro_f1"][key] for key in ("value", "low", "high", "n", "reason")} == {
         "value": 0.5,
         "low": 0.4,
@@ -63,21 +69,33 @@ def test_earlier_json_is_not_written_over(result, tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_table_is_aligned_and_says_everything(result):
-    assert format_table(result).splitlines() == [
-        "10 records in 5 groups, 95% intervals by bootstrap over groups",
-        "metric        n  model                     majority",
-        "macro_f1     10  0.500 [0.400, 0.600]      0.300 [0.200, 0.400]",
-        "recall_free  10  0.500 [0.400, 0.600]",
-        "recall_pit    0  n/a (no record of `pit`)",
-        "threshold 0.25: at most 0.05 of `free` rejected",
-        "",
-        "model minus  macro_f1",
-        "majority     +0.200 [+0.100, +0.300]  frequencies",
-    ]
+def test_escapes_are_a_count_among_the_defects(result):
+    row = result.flat()["escapes"]
+    assert (row["value"], row["n"], row["low"], row["reason"]) == (1.0, 4, None, "a count, without interval")
+    assert result.to_dict()["escapes"] == ["e.png"]
+    assert result.to_dict()["decisions"] == [[8, 2], [1, 3]]
 
 
-def test_table_of_a_difference_without_interval(result):
-    one = {"majority": {"macro_f1": Interval(0.2, None, None, n=10, num_groups=1, reason="1 group")}}
-    text = format_table(ClassificationResult(**{**vars(result), "differences": one}))
-    assert text.splitlines()[-1] == "majority     0.200 [n/a]  frequencies"
+def test_a_threshold_of_an_earlier_version_has_no_interval(result):
+    row = result.flat()["threshold"]
+    assert (row["value"], row["low"], row["n"]) == (0.25, None, 20)
+    assert row["reason"] == "no interval was stored with this threshold"
+
+
+def test_thresholds_keep_the_intervals_of_the_calibration_split(result):
+    points = (
+        OperatingPoint(0.05, 0.25, (0.2, 0.3), 0.04, (0.01, 0.09), 50, 20),
+        OperatingPoint(0.01, 0.7, None, 0.0, (0.0, 0.07), 50, 20, note="too few"),
+    )
+    flat = replace(result, calibration=Calibration(1.5, 0.25, "rule", 70, points)).flat()
+    expected = {
+        "threshold": (0.25, 0.2, 0.3, ""),
+        "threshold_at_false_reject_0.05": (0.25, 0.2, 0.3, ""),
+        "expected_false_reject_rate_at_0.05": (0.04, 0.01, 0.09, ""),
+        "threshold_at_false_reject_0.01": (0.7, None, None, "too few"),
+        "expected_false_reject_rate_at_0.01": (0.0, 0.0, 0.07, "too few"),
+    }
+    for name, values in expected.items():
+        row = flat[name]
+        assert (row["value"], row["low"], row["high"], row["reason"]) == values, name
+        assert (row["n"], row["num_groups"]) == (50, 20)

@@ -6,8 +6,14 @@ import torch
 
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation import Outputs
-from lightning_transfer.evaluation.scores import decision_score, labels_of, negative_index, predicted_classes
-from lightning_transfer.types import Schema
+from lightning_transfer.evaluation.scores import (
+    decided_classes,
+    decision_score,
+    labels_of,
+    negative_index,
+    predicted_classes,
+)
+from lightning_transfer.types import Calibration, Schema
 
 SURFACE = Schema(task="multiclass", classes=("pit", "free", "crack"), negative_class="free")
 BINARY = Schema(task="binary", classes=("good", "bad"))
@@ -80,3 +86,39 @@ def test_labels_by_task_with_missing_ones():
 def test_outputs_that_do_not_fit(logits, target, match):
     with pytest.raises(TransferError, match=match):
         labels_of(outputs(logits, target), SURFACE)
+
+
+@pytest.mark.parametrize(
+    "schema", [SURFACE, BINARY, Schema(task="binary", classes=("bad", "good"), negative_class="good")]
+)
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_the_threshold_cuts_the_score_after_temperature(schema, temperature):
+    """Brute force, record by record, from torch's probabilities."""
+    logits = np.random.default_rng(0).normal(size=(80, schema.num_logits)) * 3
+    scaled = torch.tensor(logits) / temperature
+    if schema.task == "binary":
+        scaled = torch.cat([torch.zeros_like(scaled), scaled], dim=1)
+    probs = torch.softmax(scaled, dim=1)
+    negative = negative_index(schema)
+    decided = decided_classes(logits, schema, Calibration(temperature, 0.35))
+    for row, found in zip(probs, decided, strict=True):
+        others = row.clone()
+        others[negative] = -1
+        assert found == (int(others.argmax()) if 1 - row[negative] >= 0.35 else negative)
+    assert len(set(decided.tolist())) == schema.num_classes
+
+
+def test_without_threshold_or_negative_class_arg_max_decides():
+    logits = np.random.default_rng(0).normal(size=(20, 3))
+    assert np.array_equal(decided_classes(logits, SURFACE, Calibration()), logits.argmax(1))
+    plain = Schema(task="multiclass", classes=("a", "b", "c"))
+    assert np.array_equal(decided_classes(logits, plain, Calibration(threshold=0.1)), logits.argmax(1))
+    assert decided_classes(logits[:, :2], MULTI, Calibration(threshold=0.99)).tolist() == (logits[:, :2] >= 0).tolist()
+
+
+def test_a_temperature_can_turn_the_order_of_two_records_round():
+    """Why the threshold is fitted after it: one defect against two halves of one."""
+    logits = np.array([[1.0, 2.0, -9.0], [0.5, 2.0, 0.5]])
+    sharp, flat = (decision_score(logits, SURFACE, temperature)[0] for temperature in (0.2, 1.0))
+    assert sharp[0] > sharp[1]
+    assert flat[0] < flat[1]

@@ -1,0 +1,154 @@
+"""What was fitted and found, as plain text for the terminal."""
+
+from __future__ import annotations
+
+from lightning_transfer.errors import listing
+from lightning_transfer.evaluation.results import ClassificationResult
+from lightning_transfer.metrics import Interval
+from lightning_transfer.types import Calibration, OperatingPoint
+
+__all__ = ["format_calibration", "format_table"]
+
+# What the short table compares; `metrics.json` holds every difference.
+_HEADLINES = ("macro_f1", "auroc", "average_precision")
+
+
+def format_table(result: ClassificationResult) -> str:
+    """Return the result as aligned plain text.
+
+    Every metric beside the baselines, the paired differences, the operating points, and the confusion matrix of the
+    decisions with what was let through.
+
+    Example:
+        >>> found = {"macro_f1": Interval(0.5, 0.4, 0.6, n=10, num_groups=5)}
+        >>> result = ClassificationResult("multiclass", ("a", "b"), found, (), Calibration(), n=10, num_groups=5)
+        >>> print(format_table(result))
+        10 records in 5 groups, 95% intervals by bootstrap over groups
+        metric     n  model
+        macro_f1  10  0.500 [0.400, 0.600]
+    """
+    share = f"{100 * result.confidence:g}%"
+    lines = [f"{result.n} records in {result.num_groups} groups, {share} intervals by bootstrap over groups"]
+    rows: list[tuple[str, ...]] = [("metric", "n", "model", *result.baselines)]
+    for name, item in result.metrics.items():
+        if _is_below(name):
+            continue
+        beside = (str(found[name]) if name in found else "" for found in result.baselines.values())
+        rows.append((name, str(item.n), str(item), *beside))
+    lines += _aligned(rows, right=(1,))
+    if result.metrics and result.calibration.threshold is not None:
+        lines.append(f"threshold {result.calibration.threshold:.4g}: {result.calibration.rule}")
+    compared = [name for name in _HEADLINES if all(name in found for found in result.differences.values())]
+    if result.differences and compared:
+        rows = [("model minus", *compared, "")]
+        for name, found in result.differences.items():
+            rows.append((name, *(_signed(found[key]) for key in compared), result.descriptions.get(name, "")))
+        lines += ["", *_aligned(rows)]
+    lines += _operating_points(result) + _decisions(result)
+    return "\n".join(lines)
+
+
+def format_calibration(calibration: Calibration) -> str:
+    """Return temperature, threshold and operating points as plain text, for a fit and a prediction.
+
+    Example:
+        >>> point = OperatingPoint(0.05, 0.25, (0.2, 0.3), 0.04, (0.01, 0.1), 50, 20, rule="at most 0.05 of `good`")
+        >>> print(format_calibration(Calibration(1.5, 0.25, point.rule, 70, (point,))))
+        Calibration: temperature 1.5, threshold 0.25 (at most 0.05 of `good`)
+          false rejects  threshold          on calibration  expected on new ones (95%)
+          <= 5%, chosen  0.25 [0.2, 0.3]    0.040 of 50     [0.010, 0.100]
+    """
+    threshold = "none" if calibration.threshold is None else f"{calibration.threshold:.4g}"
+    lines = [f"Calibration: temperature {calibration.temperature:.4g}, threshold {threshold} ({calibration.rule})"]
+    rows: list[tuple[str, ...]] = [("false rejects", "threshold", "on calibration", "expected on new ones (95%)")]
+    for point in _by_rate(calibration):
+        on_calibration = f"{point.false_reject_rate:.3f} of {point.num_negative}"
+        rows.append((_asked(point, calibration), _cut(point), on_calibration, _expected(point)))
+    if calibration.points:
+        lines += [f"  {line}" for line in _aligned(rows)] + _notes(calibration)
+    return "\n".join(lines)
+
+
+def _is_below(name: str) -> bool:
+    """Tell whether a metric stands in a table of its own, below the first."""
+    return name == "escape_rate" or name.startswith(
+        ("recall_at_threshold_", "recall_at_false_reject_", "false_reject_rate_at_")
+    )
+
+
+def _operating_points(result: ClassificationResult) -> list[str]:
+    calibration = result.calibration
+    rows: list[tuple[str, ...]] = [("false rejects", "threshold", "expected (95%)", "false-reject rate", "recall")]
+    for point in _by_rate(calibration):
+        at = f"{point.max_false_reject_rate:g}"
+        reached, recall = (
+            result.metrics.get(f"{name}_{at}") for name in ("false_reject_rate_at", "recall_at_false_reject")
+        )
+        if reached is not None and recall is not None:
+            cells = (_asked(point, calibration), _cut(point), _expected(point), str(reached), str(recall))
+            rows.append(cells)
+    if len(rows) == 1:
+        return []
+    title = "Operating points: thresholds fitted on the calibration split, and applied to these records as they are"
+    return ["", title, *_aligned(rows), *_notes(calibration)]
+
+
+def _decisions(result: ClassificationResult) -> list[str]:
+    if not result.decisions or result.negative_class is None or result.escapes is None:
+        return []
+    found = [result.metrics.get(f"recall_at_threshold_{name}") for name in result.classes]
+    last = ("not let through",) if any(found) else ()
+    rows: list[tuple[str, ...]] = [("", *result.classes, *last)]
+    for name, counts, recall in zip(result.classes, result.decisions, found, strict=True):
+        rows.append((name, *map(str, counts), *(("" if recall is None else str(recall),) if last else ())))
+    places = tuple(range(1, len(result.classes) + 1))
+    defects = sum(
+        sum(counts)
+        for name, counts in zip(result.classes, result.decisions, strict=True)
+        if name != result.negative_class
+    )
+    rate = result.metrics.get("escape_rate")
+    line = f"Escapes: {len(result.escapes)} of {defects} defects let through"
+    line += "" if rate is None else f", {rate}"
+    line += f": {listing(result.escapes)}" if result.escapes else ""
+    return ["", "Decisions (rows: true class, columns: decision)", *_aligned(rows, right=places), line]
+
+
+def _by_rate(calibration: Calibration) -> list[OperatingPoint]:
+    return sorted(calibration.points, key=lambda point: point.max_false_reject_rate)
+
+
+def _asked(point: OperatingPoint, calibration: Calibration) -> str:
+    chosen = ", chosen" if point is calibration.points[0] else ""
+    return f"<= {100 * point.max_false_reject_rate:g}%{chosen}"
+
+
+def _cut(point: OperatingPoint) -> str:
+    if point.threshold_interval is None:
+        return f"{point.threshold:.4g} [n/a]"
+    low, high = point.threshold_interval
+    return f"{point.threshold:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def _expected(point: OperatingPoint) -> str:
+    low, high = point.false_reject_interval
+    return f"[{low:.3f}, {high:.3f}]"
+
+
+def _notes(calibration: Calibration) -> list[str]:
+    return [f"Too little data: {note}." for note in dict.fromkeys(p.note for p in _by_rate(calibration) if p.note)]
+
+
+def _signed(item: Interval) -> str:
+    if item.value is None or item.low is None or item.high is None:
+        return str(item)
+    return f"{item.value:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"
+
+
+def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    cells = (
+        [row[place].rjust(width) if place in right else row[place].ljust(width) for place, width in enumerate(widths)]
+        for row in rows
+    )
+    return ["  ".join(row).rstrip() for row in cells]

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lightning_transfer.evaluation import ClassificationResult, format_calibration, format_table
+from lightning_transfer.metrics import Interval
+from lightning_transfer.types import Calibration, OperatingPoint
+
+FIVE = OperatingPoint(0.05, 0.25, (0.2, 0.3), 0.04, (0.01, 0.09), 50, 20, "at most 0.05 of `free` rejected")
+ONE = OperatingPoint(0.01, 0.7, None, 0.0, (0.0, 0.07), 50, 20, "at most 0.01 of `free` rejected", "a rate of 0.01")
+
+
+@pytest.fixture
+def result():
+    good = Interval(0.5, 0.4, 0.6, n=10, num_groups=5)
+    missing = Interval(None, None, None, n=0, num_groups=0, reason="no record of `pit`")
+    return ClassificationResult(
+        task="multiclass",
+        classes=("free", "pit"),
+        metrics={"macro_f1": good, "recall_free": good, "recall_pit": missing},
+        confusion=((9, 1), (0, 0)),
+        calibration=Calibration(1.5, 0.25, "at most 0.05 of `free` rejected", 20),
+        n=10,
+        num_groups=5,
+        negative_class="free",
+        baselines={"majority": {"macro_f1": Interval(0.3, 0.2, 0.4, n=10, num_groups=5)}},
+        differences={"majority": {"macro_f1": Interval(0.2, 0.1, 0.3, n=10, num_groups=5)}},
+        descriptions={"majority": "frequencies"},
+    )
+
+
+def test_table_is_aligned_and_says_everything(result):
+    assert format_table(result).splitlines() == [
+        "10 records in 5 groups, 95% intervals by bootstrap over groups",
+        "metric        n  model                     majority",
+        "macro_f1     10  0.500 [0.400, 0.600]      0.300 [0.200, 0.400]",
+        "recall_free  10  0.500 [0.400, 0.600]",
+        "recall_pit    0  n/a (no record of `pit`)",
+        "threshold 0.25: at most 0.05 of `free` rejected",
+        "",
+        "model minus  macro_f1",
+        "majority     +0.200 [+0.100, +0.300]  frequencies",
+    ]
+
+
+def test_table_of_a_difference_without_interval(result):
+    one = {"majority": {"macro_f1": Interval(0.2, None, None, n=10, num_groups=1, reason="1 group")}}
+    text = format_table(replace(result, differences=one))
+    assert text.splitlines()[-1] == "majority     0.200 [n/a]  frequencies"
+
+
+def test_operating_points_and_decisions_have_tables_of_their_own(result):
+    share = Interval(0.9, 0.8, 1.0, n=10, num_groups=5)
+    metrics = {
+        "macro_f1": share,
+        "recall_at_threshold": share,
+        "recall_at_threshold_pit": share,
+        "escape_rate": Interval(0.1, 0.0, 0.2, n=10, num_groups=5),
+        "recall_at_false_reject_0.05": share,
+        "false_reject_rate_at_0.05": Interval(0.06, 0.02, 0.1, n=90, num_groups=5),
+        "recall_at_false_reject_0.01": Interval(0.4, 0.2, 0.7, n=10, num_groups=5),
+        "false_reject_rate_at_0.01": Interval(0.0, 0.0, 0.04, n=90, num_groups=5),
+    }
+    calibration = Calibration(1.5, 0.25, FIVE.rule, 70, (FIVE, ONE))
+    found = replace(
+        result,
+        metrics=metrics,
+        calibration=calibration,
+        decisions=((85, 5), (1, 9)),
+        escapes=("e.png",),
+        baselines={},
+        differences={},
+    )
+    assert format_table(found).splitlines() == [
+        "10 records in 5 groups, 95% intervals by bootstrap over groups",
+        "metric                n  model",
+        "macro_f1             10  0.900 [0.800, 1.000]",
+        "recall_at_threshold  10  0.900 [0.800, 1.000]",
+        "threshold 0.25: at most 0.05 of `free` rejected",
+        "",
+        "Operating points: thresholds fitted on the calibration split, and applied to these records as they are",
+        "false rejects  threshold        expected (95%)  false-reject rate     recall",
+        "<= 1%          0.7 [n/a]        [0.000, 0.070]  0.000 [0.000, 0.040]  0.400 [0.200, 0.700]",
+        "<= 5%, chosen  0.25 [0.2, 0.3]  [0.010, 0.090]  0.060 [0.020, 0.100]  0.900 [0.800, 1.000]",
+        "Too little data: a rate of 0.01.",
+        "",
+        "Decisions (rows: true class, columns: decision)",
+        "      free  pit  not let through",
+        "free    85    5",
+        "pit      1    9  0.900 [0.800, 1.000]",
+        "Escapes: 1 of 10 defects let through, 0.100 [0.000, 0.200]: e.png",
+    ]
+
+
+def test_without_a_threshold_the_most_probable_class_decides(result):
+    found = replace(result, calibration=Calibration(rule="x"), decisions=((9, 1), (2, 0)), escapes=("a", "b"))
+    assert format_table(found).splitlines()[-4:] == [
+        "      free  pit",
+        "free     9    1",
+        "pit      2    0",
+        "Escapes: 2 of 2 defects let through: a, b",
+    ]
+
+
+def test_calibration_lists_every_point():
+    assert format_calibration(Calibration(1.5, 0.7, ONE.rule, 70, (ONE, FIVE))).splitlines() == [
+        "Calibration: temperature 1.5, threshold 0.7 (at most 0.01 of `free` rejected)",
+        "  false rejects  threshold        on calibration  expected on new ones (95%)",
+        "  <= 1%, chosen  0.7 [n/a]        0.000 of 50     [0.000, 0.070]",
+        "  <= 5%          0.25 [0.2, 0.3]  0.040 of 50     [0.010, 0.090]",
+        "Too little data: a rate of 0.01.",
+    ]
+    assert format_calibration(Calibration()) == "Calibration: temperature 1, threshold none (not fitted)"
