@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Record:
         split: ``train``, ``val``, ``calibration``, ``test``, ``predict``, or None before splitting.
         group: What must stay on one side of a split: tile, patient, speaker, customer. None if unknown.
         meta: Further columns, as read; slices are made from them.
+        mask: Image file in which nonzero pixels show where the defect is; None: unknown, or none. A record of the
+            negative class without mask has a mask of zeros.
     """
 
     id: str
@@ -118,6 +121,7 @@ class Record:
     split: Split | None = None
     group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    mask: str | Path | None = None
 
 
 class Batch(NamedTuple):
