@@ -24,7 +24,13 @@ from lightning_transfer.data.loading import (
     class_weights,
     stack_inputs,
 )
-from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes
+from lightning_transfer.data.schema import (
+    POSITIVE_CLASS,
+    build_schema,
+    check_preprocessing,
+    resolve_classes,
+    take_together,
+)
 from lightning_transfer.data.splits import assign_splits, check_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
@@ -47,7 +53,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     `load_input`), and if it likes, how files are checked (`check_inputs`), what prediction reads
     (`read_predict_records`), and how training inputs vary (`augment_input`).
 
-    ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. Where there is a checkpoint, its order of
+    ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. A module that learns from the negative
+    class alone gets two classes, that one and ``defect``; training then needs no defects. Where there is a checkpoint, its order of
     classes holds, and its preprocessing must be this one. Prediction needs no labels.
 
     Args:
@@ -215,14 +222,19 @@ class BaseDataModule(pl.LightningDataModule, ABC):
                 fold=self.fold,
                 seed=self.split_seed,
             )
+        enough = self._learnt_from_alone(restored)
+        if enough is not None:
+            # After the splits, so that each has its share of every kind of defect.
+            self.task, self.negative_class = "binary", enough
+            self.records = take_together(self.records, enough)
         classes = resolve_classes(
             self.records,
             self.task,
-            classes=self.classes,
+            classes=self.classes if enough is None else (enough, POSITIVE_CLASS),
             negative_class=self.negative_class,
             restored=restored,
         )
-        check_splits(self.records, expected=self._expected_splits(stage), classes=classes)
+        check_splits(self.records, expected=self._expected_splits(stage), classes=classes, enough=enough)
         self.schema = build_schema(
             self.records,
             classes,
@@ -286,6 +298,21 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Return the schema of a checkpoint: given by hand, or by a module that was rebuilt from one."""
         schema: Schema | None = self._given_schema or getattr(self._module(), "schema", None)
         return schema
+
+    def _learnt_from_alone(self, restored: Schema | None) -> str | None:
+        """Return the negative class where the trainer's module learns from it alone, else None."""
+        if getattr(self._module(), "learns_from", "all") != "negative":
+            return None
+        if self.task == "multilabel":
+            raise DataError("The task `multilabel` has no negative class, so a model cannot learn from it alone.")
+        negative = self.negative_class or (restored.negative_class if restored is not None else None)
+        if negative is None:
+            found = sorted({str(record.label) for record in self.records if record.label is not None})
+            raise DataError(
+                "A model that learns from good parts alone must know which class they are: set `data.negative_class`."
+                f" Classes: {listing(found, 20)}."
+            )
+        return negative
 
     def _read_and_check(self, stage: Literal["fit", "predict"], read: Callable[[], list[Record]]) -> list[Record]:
         """Read records, leave out unusable ones as the user wishes, and say so."""

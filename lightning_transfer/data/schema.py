@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_transfer.data.splits import fingerprint
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
-__all__ = ["build_schema", "check_preprocessing", "resolve_classes"]
+__all__ = ["ORIGINAL_LABEL", "POSITIVE_CLASS", "build_schema", "check_preprocessing", "resolve_classes"]
+__all__ += ["take_together"]
+
+POSITIVE_CLASS = "defect"
+"""Name of everything but the negative class, where a model tells only these two apart."""
+
+ORIGINAL_LABEL = "original_label"
+"""Key of ``Record.meta`` under which the label stays that was taken together with others."""
 
 
 def resolve_classes(
@@ -65,6 +73,22 @@ def resolve_classes(
     if task == "binary" and len(found) > 2:
         raise DataError(f"The task binary needs two classes, found {len(found)}: {listing(found, 10)}.")
     return found
+
+
+def take_together(records: Sequence[Record], negative_class: str) -> list[Record]:
+    """Return copies in which every label but the negative class is ``defect``; the label as read stays in ``meta``.
+
+    Example:
+        >>> [record] = take_together([Record(id="1", input=None, label="pit")], "good")
+        >>> record.label, dict(record.meta)
+        ('defect', {'original_label': 'pit'})
+    """
+    return [
+        record
+        if record.label is None or record.label == negative_class
+        else replace(record, label=POSITIVE_CLASS, meta={**record.meta, ORIGINAL_LABEL: record.label})
+        for record in records
+    ]
 
 
 def build_schema(

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from lightning_transfer.errors import DataError, listing
+from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Split
 
 __all__ = ["assign_folds", "assign_parts", "assign_splits", "check_splits", "fingerprint"]
@@ -129,6 +129,7 @@ def check_splits(
     *,
     expected: Sequence[Split] = ("train", "val", "test"),
     classes: Sequence[str] | None = None,
+    enough: str | None = None,
 ) -> None:
     """Refuse splits that leak or that no model can learn from.
 
@@ -136,6 +137,7 @@ def check_splits(
         records: With splits.
         expected: Splits that must not be empty. Without ``train`` in it, classes are not looked at.
         classes: Class names that training must show; None takes those of the data.
+        enough: The one class that training needs, where a model learns from it alone; then ``classes`` does not count.
 
     Raises:
         DataError: Names every problem: a group in two splits, an empty split, records without label, one class only,
@@ -168,7 +170,7 @@ def check_splits(
     if unlabelled:
         problems.append(f"{len(unlabelled)} records have no label: {listing(unlabelled)}. Label or remove them.")
     if "train" in expected:
-        problems.extend(_label_problems(by_split, classes))
+        problems.extend(_label_problems(by_split, classes) if enough is None else _lacks(by_split["train"], enough))
     if problems:
         raise DataError("\n".join(problems))
 
@@ -217,6 +219,17 @@ def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | 
     if len(train) == 1:
         problems.append(f"`train` has one class only: `{next(iter(train))}`. At least two are needed to learn from.")
     return problems
+
+
+def _lacks(train: Sequence[Record], name: str) -> list[str]:
+    """Say so where the one class that is needed has no training record."""
+    found = Counter(str(record.label) for record in train)
+    if found[name] or not train:
+        return []
+    return [
+        f"`train` has no record of `{name}` (`negative_class`), and it is learnt from alone.{closest(name, found)}"
+        f" `train` has {listing((f'`{label}` {n}' for label, n in sorted(found.items())), 8)}."
+    ]
 
 
 def _multilabel_problems(train: Sequence[Record], classes: Sequence[str] | None) -> list[str]:
