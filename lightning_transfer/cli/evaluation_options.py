@@ -21,7 +21,9 @@ class EvaluationOptions:
     Attributes:
         max_false_reject_rate: Share of good items that the threshold may reject, measured on the calibration split.
         baselines: Plain methods that ``test`` puts beside the model; they read the training split again.
+        save_maps: Write a heat map of each image that ``test`` or ``predict`` reads, where the head makes one.
     """
 
     max_false_reject_rate: float = 0.05
     baselines: Baselines = field(default_factory=_all_baselines)
+    save_maps: bool = False

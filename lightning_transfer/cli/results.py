@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_transfer.cli.normal_only import more_metrics, write_maps
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.evaluation import (
@@ -98,9 +100,11 @@ def finish_test(cli: TransferCLI) -> None:
         baselines=_baselines(cli, outputs),
         show_progress=_bar(cli),
     )
+    result = replace(result, metrics={**result.metrics, **more_metrics(cli, outputs, records)})
     result.write_json(cli.output / "metrics.json")
     _write(cli, records, outputs, data.list_skipped("fit") if len(outputs) == len(records) else ())
     print(format_table(result))
+    write_maps(cli, records)
 
 
 def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
@@ -110,6 +114,7 @@ def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
     data = cli.datamodule
     path = _write(cli, data.records_for("predict"), Outputs.from_batches(batches), data.list_skipped("predict"))
     print(f"Predictions: {path}")
+    write_maps(cli, data.records_for("predict"))
 
 
 def _write(cli: TransferCLI, records: Sequence[Record], outputs: Outputs, skipped: Sequence[Skipped]) -> Path:

@@ -130,6 +130,8 @@ class TransferCLI(LightningCLI):
         """Give the module the config that travels in its checkpoints, and its source head back."""
         plain = yaml.safe_load(self.dump())
         self.model.run_config = {"model": plain["model"], "data": plain["data"]}
+        if self.arguments.verb == "predict" and hasattr(self.model, "keep_grids"):
+            self.model.keep_grids = self.config_init["evaluation"].save_maps
         payload = self.source.payload
         if payload.get("schema") and hasattr(self.datamodule, "use_schema"):
             # Lightning restores a checkpoint after the data are read, and reading asks for its classes.

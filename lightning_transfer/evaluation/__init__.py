@@ -12,6 +12,7 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.normal_only import evaluate_localisation, recall_by_kind
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.predictor import Predictor, load
 from lightning_transfer.evaluation.progress import progress
@@ -27,6 +28,7 @@ __all__ = [
     "collect_features",
     "collect_outputs",
     "evaluate_classification",
+    "evaluate_localisation",
     "fit_baselines",
     "fit_calibration",
     "format_table",
@@ -36,4 +38,5 @@ __all__ = [
     "majority_baseline",
     "predictions",
     "progress",
+    "recall_by_kind",
 ]
