@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics.classification import BinaryAUROC
 
 from lightning_transfer.backbones.feature_maps import mid_level_layers, read_maps
 from lightning_transfer.errors import listing
+from lightning_transfer.metrics import auroc
 from lightning_transfer.modules.normal_only_bank import FENCE, MemoryBank
 from lightning_transfer.modules.normal_only_coreset import greedy_coreset, project
 from lightning_transfer.modules.normal_only_patches import PatchReservoir, patch_features
@@ -100,7 +101,7 @@ class NormalOnlyModule(TransferModule):
         self.projection = projection
         self.num_neighbours = num_neighbours
         self.smoothing = smoothing
-        self.val_auroc = BinaryAUROC()
+        self._validated: list[tuple[Tensor, Tensor]] = []
         self.test_outputs: list[ModelOutput] = []
         self.grids: dict[int, Tensor] = {}
         self.keep_grids = False
@@ -302,16 +303,18 @@ class NormalOnlyModule(TransferModule):
     # Validation and test.
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update ``val_auroc``; there is nothing to say before the memory is there."""
+        """Keep logits and labels; there is nothing to say before the memory is there."""
         if len(self.bank) and batch.target is not None:
-            self.val_auroc.update(self(batch.input)[:, 0], batch.target.reshape(-1).long())
+            self._validated.append((self(batch.input)[:, 0].double().cpu(), batch.target.reshape(-1).cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val_auroc`` where validation holds both classes."""
-        target = torch.cat([*self.val_auroc.target]) if self.val_auroc.target else torch.empty(0)
-        if len(target.unique()) == 2:
-            self.log("val_auroc", self.val_auroc.compute(), prog_bar=True)
-        self.val_auroc.reset()
+        rows, self._validated = self._validated, []
+        if rows:
+            logits, target = (torch.cat(column).numpy() for column in zip(*rows, strict=True))
+            area = float(auroc(np.ones((1, len(target))), logits, target > 0)[0])
+            if np.isfinite(area):
+                self.log("val_auroc", area, prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
         """Forget the outputs of an earlier test."""
