@@ -28,6 +28,7 @@ from lightning_transfer.data.schema import (
     POSITIVE_CLASS,
     build_schema,
     check_preprocessing,
+    learnt_from_alone,
     resolve_classes,
     take_together,
 )
@@ -54,8 +55,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     (`read_predict_records`), and how training inputs vary (`augment_input`).
 
     ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. A module that learns from the negative
-    class alone gets two classes, that one and ``defect``; training then needs no defects. Where there is a checkpoint, its order of
-    classes holds, and its preprocessing must be this one. Prediction needs no labels.
+    class alone gets two classes, that one and ``defect``; training then needs no defects. Where there is a checkpoint,
+    its order of classes holds, and its preprocessing must be this one. Prediction needs no labels.
 
     Args:
         batch_size: Records in a batch. A last training batch of a single record is left out, as BatchNorm cannot
@@ -222,8 +223,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
                 fold=self.fold,
                 seed=self.split_seed,
             )
-        enough = self._learnt_from_alone(restored)
-        if enough is not None:
+        enough = None
+        if getattr(self._module(), "learns_from", "all") == "negative":
+            enough = learnt_from_alone(self.records, self.task, self.negative_class, restored)
             # After the splits, so that each has its share of every kind of defect.
             self.task, self.negative_class = "binary", enough
             self.records = take_together(self.records, enough)
@@ -298,21 +300,6 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Return the schema of a checkpoint: given by hand, or by a module that was rebuilt from one."""
         schema: Schema | None = self._given_schema or getattr(self._module(), "schema", None)
         return schema
-
-    def _learnt_from_alone(self, restored: Schema | None) -> str | None:
-        """Return the negative class where the trainer's module learns from it alone, else None."""
-        if getattr(self._module(), "learns_from", "all") != "negative":
-            return None
-        if self.task == "multilabel":
-            raise DataError("The task `multilabel` has no negative class, so a model cannot learn from it alone.")
-        negative = self.negative_class or (restored.negative_class if restored is not None else None)
-        if negative is None:
-            found = sorted({str(record.label) for record in self.records if record.label is not None})
-            raise DataError(
-                "A model that learns from good parts alone must know which class they are: set `data.negative_class`."
-                f" Classes: {listing(found, 20)}."
-            )
-        return negative
 
     def _read_and_check(self, stage: Literal["fit", "predict"], read: Callable[[], list[Record]]) -> list[Record]:
         """Read records, leave out unusable ones as the user wishes, and say so."""

@@ -195,6 +195,23 @@ class NormalOnlyModule(TransferModule):
             )
         return self.bank
 
+    def plan_notes(self) -> list[str]:
+        """Say what a fit will do, for the verb ``plan``; nothing trains by gradients, so there are no stages."""
+        good = (self.schema.counts.get("train", {}) if self.schema is not None else {}).get(self._negative, 0)
+        channels, height, width = self.card.input_size or (3, 224, 224)
+        if self.schema is not None and self.schema.preprocessing.get("size"):
+            height, width = self.schema.preprocessing["size"]
+        _, maps = self.patches(torch.zeros(1, channels, height, width, device=self.device))
+        _, length, rows, columns = maps.shape
+        total = good * rows * columns
+        kept = min(total, self.max_patches)
+        return [
+            f"one pass over {good} images of `{self._negative}`, no gradients",
+            f"layers {', '.join(self.layers)}: {rows} x {columns} patches of {length} numbers an image",
+            f"{total:,} patches, {kept:,} collected ({4 * kept * length / 2**20:,.0f} MB), "
+            f"{max(1, round(self.coreset_share * kept)):,} remembered",
+        ]
+
     # Training: one pass that collects, then the coreset.
 
     def on_train_epoch_start(self) -> None:
