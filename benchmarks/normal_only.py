@@ -1,8 +1,8 @@
 """How well are defects of magnetic tiles found and located after training on good tiles alone, five folds by tile?
 
-Each fold: `NormalOnlyModule` with its defaults is fitted on the good images of the training split, the threshold on the
-good images of the calibration split, and the test fold is read once. Numbers are pooled over the folds: image scores are
-the module's logits, maps are divided by the typical score of a good training image, both of which compare across folds.
+Each fold: `NormalOnlyModule` with its defaults is fitted on the good images of the training split, the threshold on
+those of the calibration split, and the test fold is read once. Numbers are pooled over the folds: image scores are the
+module's logits, maps are divided by the typical score of a good training image, both of which compare across folds.
 
     python -m benchmarks.normal_only [--data DIR] [--weights FILE] [--backbones mobilenet_v2 embedded] [--size 128]
 """

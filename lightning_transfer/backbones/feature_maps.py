@@ -142,7 +142,8 @@ def _as_map(output: Any, size: tuple[int, int]) -> Tensor | None:  # noqa: ANN40
     if found.ndim == 3 and size[0] == size[1] and found.shape[1] >= 4:
         side = math.isqrt(found.shape[1])
         # The largest square of tokens is the picture; what comes before are class and register tokens.
-        return found[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+        patches = found[:, -side * side :].transpose(1, 2)
+        return patches.reshape(*patches.shape[:2], side, side)
     return None
 
 

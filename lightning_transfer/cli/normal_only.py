@@ -28,9 +28,7 @@ def more_metrics(cli: TransferCLI, outputs: Outputs, records: Sequence[Record]) 
         return {}
     return {
         **recall_by_kind(outputs, records, module.schema, module.calibration),
-        **evaluate_localisation(
-            module.grids, records, module.schema, sigma=module.smoothing, show_progress=_bar(cli)
-        ),
+        **evaluate_localisation(module.grids, records, module.schema, sigma=module.smoothing, show_progress=_bar(cli)),
     }
 
 

@@ -89,7 +89,7 @@ def count_pixels(scores: NDArray[np.floating], mask: NDArray[np.bool_], bins: Fl
     inside = places[mask], regions[mask] - 1
     defect = np.bincount(inside[0], minlength=width).astype(np.float64)
     sizes = np.bincount(inside[1], minlength=number)
-    overlap = np.bincount(inside[0], weights=1.0 / sizes[inside[1]], minlength=width)
+    overlap = np.bincount(inside[0], weights=1.0 / sizes[inside[1]], minlength=width).astype(np.float64)
     return PixelCounts(normal[None], defect[None], overlap[None], np.array([float(number)]))
 
 

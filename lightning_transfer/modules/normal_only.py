@@ -128,8 +128,8 @@ class NormalOnlyModule(TransferModule):
         """
         if schema.task != "binary":
             raise MisconfigurationException(
-                f"`{type(self).__name__}` tells good parts from others, and the data are {schema.task} with the classes "
-                f"{listing(schema.classes, 10)}. Name the class of good parts in `data.negative_class`; in plain code "
+                f"`{type(self).__name__}` tells good parts from others, and the data are {schema.task} with the "
+                f"classes {listing(schema.classes, 10)}. Name the class of good parts in `data.negative_class`; in plain code "
                 'pass `Schema(task="binary", classes=(GOOD, OTHER))`.'
             )
         if schema.sampling == "weighted":
@@ -147,7 +147,7 @@ class NormalOnlyModule(TransferModule):
         if stage == "fit" and self.trainer.world_size > 1:
             raise MisconfigurationException(
                 f"`{type(self).__name__}` trains in one process, and there are {self.trainer.world_size}: each would "
-                "remember its share of the images alone. Set `trainer.devices: 1`; it is a single pass without gradients."
+                "remember its share of the images alone. Set `trainer.devices: 1`: it is one pass without gradients."
             )
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's long union
@@ -282,7 +282,7 @@ class NormalOnlyModule(TransferModule):
 
     def _ids_and_groups(self) -> tuple[list[str], Tensor]:
         """Return the names and the groups of the training images, where the datamodule is one of ours."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         records = data.records_for("train") if hasattr(data, "records_for") else None
         if records is None:
             return [str(place) for place in self._records_seen], torch.arange(len(self._records_seen))

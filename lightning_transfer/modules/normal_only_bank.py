@@ -1,4 +1,4 @@
-"""The memory of normal patches: distances to it, an image's score, and how a score compares with those of good parts."""
+"""The memory of normal patches: distances to it, an image's score, and how it compares with those of good parts."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class MemoryBank(nn.Module):
         """
         distance, nearest = self.nearest(patches, groups[images], groups_of_bank)
         scores = torch.full((len(groups),), torch.nan)
-        for image in images.unique().tolist():
+        for image in sorted(set(images.tolist())):
             rows = (images == image).nonzero()[:, 0]
             place = rows[distance[rows].argmax()]
             if torch.isfinite(distance[place]):

@@ -1,4 +1,4 @@
-"""The same verbs for a model that learns from good parts alone: fit, test, predict, plan, and a checkpoint on its own."""
+"""The same verbs for a model that learns from good parts alone: fit, test, predict, plan, a checkpoint on its own."""
 
 import csv
 import json
@@ -67,9 +67,7 @@ def test_test_reports_kinds_and_writes_maps_if_asked(normal: Path, tmp_path: Pat
     assert {row["label"] for row in rows} == {"good", "defect"}
 
 
-def test_predict_equals_python_and_writes_no_maps_unasked(
-    normal: Path, drawn: Path, tmp_path: Path, run: Run
-) -> None:
+def test_predict_equals_python_and_writes_no_maps_unasked(normal: Path, drawn: Path, tmp_path: Path, run: Run) -> None:
     moved = tmp_path / "moved.ckpt"
     shutil.copy(normal / "model.ckpt", moved)
     code, printed = run("predict", str(moved), f"--data.root={drawn}")

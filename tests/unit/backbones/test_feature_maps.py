@@ -1,4 +1,4 @@
-"""Which layers are read, and that what is read is what the layers gave. Oracle: timm's `features_only`, the layers run by hand."""
+"""Which layers are read, and that what is read is what they gave. Oracle: timm's `features_only`."""
 
 import pytest
 import timm
@@ -92,7 +92,7 @@ def test_channels_last_and_tokens_become_maps() -> None:
 
 def test_a_wrong_layer_is_named() -> None:
     backbone = _backbone("torchvision/resnet18")
-    with pytest.raises(BackboneError, match="no layer `layer22`. Did you mean `layer2`"):
+    with pytest.raises(BackboneError, match=r"no layer `layer22`\. Did you mean `layer2`"):
         read_maps(backbone, ["layer22"], torch.zeros(1, 3, 64, 64))
 
 

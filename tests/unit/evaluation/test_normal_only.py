@@ -39,7 +39,9 @@ def split(tmp_path) -> tuple[dict[int, torch.Tensor], list[Record], list[np.ndar
         label = "defect" if place >= 2 else "good"
         kind = {"original_label": "pit" if place % 2 else "crack"} if place >= 2 else {}
         known = tmp_path / f"{place}_mask.png" if place >= 2 else None
-        records.append(Record(str(place), tmp_path / f"{place}.png", label, group=f"g{place // 2}", meta=kind, mask=known))
+        records.append(
+            Record(str(place), tmp_path / f"{place}.png", label, group=f"g{place // 2}", meta=kind, mask=known)
+        )
         masks.append(mask)
     return grids, records, masks
 

@@ -1,5 +1,7 @@
 """Pixel AUROC, PRO and regions. Oracles: scikit-learn, the definition in loops, scipy.ndimage.label."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.ndimage import label
@@ -48,7 +50,7 @@ def _pro(maps: list[np.ndarray], masks: list[np.ndarray], max_fpr: float) -> flo
             shares += [float(above[regions == region].mean()) for region in range(1, number + 1)]
         points.append((false / normal, float(np.mean(shares))))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 >= max_fpr:
             break
         if x1 > max_fpr:
@@ -91,7 +93,9 @@ def test_many_scores_are_binned_with_little_error() -> None:
     scores = rng.normal(size=mask.shape) + 2.0 * mask
     counts = _count([scores], [mask])
     assert counts.normal.shape[1] < 2200
-    assert pixel_auroc(np.ones((1, 1)), counts)[0] == pytest.approx(roc_auc_score(mask.ravel(), scores.ravel()), abs=1e-4)
+    assert pixel_auroc(np.ones((1, 1)), counts)[0] == pytest.approx(
+        roc_auc_score(mask.ravel(), scores.ravel()), abs=1e-4
+    )
     fine = count_pixels(scores, mask, np.unique(scores)[1:])
     assert region_overlap(np.ones((1, 1)), counts)[0] == pytest.approx(
         region_overlap(np.ones((1, 1)), fine)[0], abs=1e-3

@@ -1,4 +1,4 @@
-"""Training without defects. Oracles: the coreset's definition, scikit-learn's neighbours, the data without the defects."""
+"""Training without defects. Oracles: the coreset's definition, scikit-learn's neighbours, data without defects."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ def _images(count: int, seed: int = 0, marked: Sequence[int] = ()) -> torch.Tens
 
 def _loader(images: torch.Tensor, target: Sequence[float] | None, size: int = 4) -> DataLoader[Any]:
     known = None if target is None else torch.tensor(target)
-    batches = [
-        Batch(images[i : i + size], None if known is None else known[i : i + size], torch.arange(i, min(i + size, len(images))))
-        for i in range(0, len(images), size)
-    ]  # fmt: skip
+    batches = []
+    for start in range(0, len(images), size):
+        index = torch.arange(start, min(start + size, len(images)))
+        batches.append(Batch(images[index], None if known is None else known[index], index))
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
 class Data(pl.LightningDataModule):
     """Batches, and the records behind them."""
 
-    def __init__(self, train: DataLoader[Any], groups: Sequence[str | None], val: DataLoader[Any] | None = None) -> None:
+    def __init__(
+        self, train: DataLoader[Any], groups: Sequence[str | None], val: DataLoader[Any] | None = None
+    ) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.schema = SCHEMA
@@ -70,7 +72,12 @@ class Data(pl.LightningDataModule):
 
 
 def _trainer(**options: Any) -> pl.Trainer:
-    plain = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    plain = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
     return pl.Trainer(accelerator="cpu", **{"max_epochs": 1, **plain, **options})
 
 
@@ -264,7 +271,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module = _module()
     trainer = _trainer()
     monkeypatch.setattr(type(trainer), "world_size", property(lambda self: 2))
-    with pytest.raises(MisconfigurationException, match="there are 2: .*devices: 1"):
+    with pytest.raises(MisconfigurationException, match=r"there are 2: .*devices: 1"):
         trainer.fit(module, _loader(_images(4), [0.0] * 4))
 
 
