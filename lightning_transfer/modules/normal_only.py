@@ -129,8 +129,8 @@ class NormalOnlyModule(TransferModule):
         if schema.task != "binary":
             raise MisconfigurationException(
                 f"`{type(self).__name__}` tells good parts from others, and the data are {schema.task} with the "
-                f"classes {listing(schema.classes, 10)}. Name the class of good parts in `data.negative_class`; in plain code "
-                'pass `Schema(task="binary", classes=(GOOD, OTHER))`.'
+                f"classes {listing(schema.classes, 10)}. Name the class of good parts in `data.negative_class`; in "
+                'plain code pass `Schema(task="binary", classes=(GOOD, OTHER))`.'
             )
         if schema.sampling == "weighted":
             raise MisconfigurationException(
