@@ -24,8 +24,10 @@ class EvaluationOptions:
         baselines: Plain methods that ``test`` puts beside the model; they read the training split again.
         nearest_examples: Training records whose features travel in ``model.ckpt``, so that each prediction can name
             the most similar one; with more records a share of each class. 0 keeps none.
+        save_maps: Write a heat map of each image that ``test`` or ``predict`` reads, where the head makes one.
     """
 
     max_false_reject_rate: float = 0.05
     baselines: Baselines = field(default_factory=_all_baselines)
     nearest_examples: int = 10_000
+    save_maps: bool = False

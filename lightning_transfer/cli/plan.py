@@ -33,7 +33,7 @@ def format_plan(facts: Mapping[str, Any]) -> str:
           begins   opens      trains     share
           epoch 0  head only  8          25.0%
     """
-    sections = (_backbone, _data, _groups, _stages, _rates)
+    sections = (_backbone, _data, _groups, _notes, _stages, _rates)
     return "\n\n".join(text for text in (section(facts) for section in sections) if text)
 
 
@@ -70,6 +70,11 @@ def _groups(facts: Mapping[str, Any]) -> str:
     rows += [(str(group["depth"]), group["name"], f"{group['parameters']:,}") for group in groups]
     lines = [f"Groups (by {facts['evidence']})", _aligned(rows)]
     return "\n".join([*lines, *(f"  Warning: {text}" for text in facts["warnings"])])
+
+
+def _notes(facts: Mapping[str, Any]) -> str:
+    notes = facts.get("notes") or []
+    return "\n".join(["How it learns", *(f"  {text}" for text in notes)]) if notes else ""
 
 
 def _stages(facts: Mapping[str, Any]) -> str:

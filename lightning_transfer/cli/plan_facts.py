@@ -109,6 +109,8 @@ def _stages(
     if not freezers:
         counts = [(item.numel(), item.requires_grad) for item in module.parameters()]
         trainable = sum(number for number, trains in counts if trains)
+        if not trainable:
+            return []
         return [
             {
                 "epoch": 0,

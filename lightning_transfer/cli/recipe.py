@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ class Recipe:
         module: The LightningModule, as ``package.module:Class``.
         data: The LightningDataModule, as ``package.module:Class``.
         description: One sentence for the help text.
+        heads: Further LightningModules by the name that ``model.head`` chooses them with; ``linear`` is ``module``.
 
     Example:
         >>> recipe = Recipe("toy", "json", module="json.decoder:JSONDecoder", data="json.encoder:JSONEncoder")
@@ -35,6 +37,7 @@ class Recipe:
     module: str
     data: str
     description: str = ""
+    heads: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -48,9 +51,9 @@ class Recipe:
         places = list(spec.submodule_search_locations or []) if spec is not None else []
         return Path(places[0] if places else ".") / "configs"
 
-    def module_class(self) -> type[Any]:
-        """Import the LightningModule's class."""
-        return _load(self.module)
+    def module_class(self, head: str = "linear") -> type[Any]:
+        """Import the LightningModule's class for one of the heads."""
+        return _load(self.heads.get(head, self.module))
 
     def data_class(self) -> type[Any]:
         """Import the LightningDataModule's class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Subset
 
+from lightning_transfer.cli.normal_only import more_metrics, write_maps
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.evaluation import (
@@ -105,6 +107,7 @@ def finish_test(cli: TransferCLI) -> None:
     result = evaluate_classification(
         outputs, records, module.schema, cli.calibration, baselines=_baselines(cli, outputs), show_progress=_bar(cli)
     )
+    result = replace(result, metrics={**result.metrics, **more_metrics(cli, outputs, records)})
     result.write_json(cli.output / "metrics.json")
     kept, found = _predicted(cli, records, outputs)
     skipped = data.list_skipped("fit") if len(outputs) == len(records) else ()
@@ -112,6 +115,7 @@ def finish_test(cli: TransferCLI) -> None:
     print(format_table(result))
     for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
         print(f"Written: {path}")
+    write_maps(cli, records)
 
 
 def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
@@ -124,6 +128,7 @@ def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
     path = _write(cli, "predictions.csv", kept, found, data.list_skipped("predict"))
     print(format_calibration(cli.calibration))
     print(f"Predictions: {path}")
+    write_maps(cli, data.records_for("predict"))
 
 
 def _predicted(cli: TransferCLI, records: Sequence[Record], outputs: Outputs) -> tuple[list[Record], list[Prediction]]:

@@ -65,6 +65,7 @@ class RunFolderCallback(Callback):
             "max_epochs": trainer.max_epochs,
             "backbone": backbone_facts(pl_module),
             "data": {} if schema is None else schema.to_dict()["counts"],
+            "notes": getattr(pl_module, "plan_notes", list)(),
             **stages_and_groups(trainer, pl_module, memory=self.only_plan),
         }
         if self.only_plan:

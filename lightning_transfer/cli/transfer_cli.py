@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentError
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
@@ -23,6 +23,7 @@ from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
 from lightning_transfer.cli.checkpoint_options import CheckpointOptions
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
+from lightning_transfer.cli.heads import LINEAR, find_head
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.cli.run_callback import RunFolderCallback
 from lightning_transfer.cli.run_checkpoint import RunCheckpoint
@@ -64,9 +65,11 @@ class TransferCLI(LightningCLI):
         self.output = Path()
         self.calibration = Calibration()
         self.resolved: Namespace
+        # The options below `model` are those of one class, so it is chosen before they are parsed.
+        self.head = find_head(recipe, source.configs, arguments.rest)
         verb = VERBS[arguments.verb]
         super().__init__(
-            recipe.module_class(),
+            recipe.module_class(self.head),
             recipe.data_class(),
             save_config_callback=None,
             trainer_defaults={"default_root_dir": "runs"},
@@ -84,6 +87,9 @@ class TransferCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of checkpoints and evaluation, and ``ckpt_path``, which `find_source` reads, for configs."""
+        if self.recipe.heads:
+            heads = Literal[(LINEAR, *self.recipe.heads)]  # type: ignore[valid-type] # made from what the recipe has
+            parser.add_argument("--model.head", type=heads, default=self.head, help="What follows the backbone.")
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
         parser.add_class_arguments(EvaluationOptions, "evaluation")
         parser.add_argument(
@@ -103,6 +109,8 @@ class TransferCLI(LightningCLI):
         self.config["ckpt_path"] = None
         self.resolved = self.config.clone()
         self.calibration = self._find_calibration()
+        if self.config["model"].pop("head", self.head) != self.head:
+            raise UsageError("Write the head as `--model.head NAME`, or below `model:` in a config of its own level.")
         card = self.source.payload.get("card")
         if card is None:
             return
@@ -125,6 +133,8 @@ class TransferCLI(LightningCLI):
         """Give the module the config that travels in its checkpoints, and its source head back."""
         plain = yaml.safe_load(self.dump())
         self.model.run_config = {name: plain[name] for name in ("model", "data", "evaluation")}
+        if self.arguments.verb == "predict" and hasattr(self.model, "keep_grids"):
+            self.model.keep_grids = self.config_init["evaluation"].save_maps
         payload = self.source.payload
         if payload.get("schema") and hasattr(self.datamodule, "use_schema"):
             # Lightning restores a checkpoint after the data are read, and reading asks for its classes.

@@ -26,7 +26,15 @@ from lightning_transfer.data.loading import (
     stack_inputs,
 )
 from lightning_transfer.data.options import check_options
-from lightning_transfer.data.schema import build_schema, check_preprocessing, count_labels, resolve_classes
+from lightning_transfer.data.schema import (
+    POSITIVE_CLASS,
+    build_schema,
+    check_preprocessing,
+    count_labels,
+    learnt_from_alone,
+    resolve_classes,
+    take_together,
+)
 from lightning_transfer.data.splits import assign_splits, check_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
@@ -50,8 +58,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     (`read_predict_records`), how training inputs vary (`augment_input`), and into which pieces a record is cut
     (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them.
 
-    ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. Where there is a checkpoint, its order of
-    classes holds, and its preprocessing must be this one. Prediction needs no labels.
+    ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. A module that learns from the negative
+    class alone gets two classes, that one and ``defect``; training then needs no defects. Where there is a checkpoint,
+    its order of classes holds, and its preprocessing must be this one. Prediction needs no labels.
 
     Args:
         batch_size: Records in a batch. A last training batch of a single record is left out, as BatchNorm cannot
@@ -230,14 +239,26 @@ class BaseDataModule(pl.LightningDataModule, ABC):
                 fold=self.fold,
                 seed=self.split_seed,
             )
+        enough = None
+        if getattr(self._module(), "learns_from", "all") == "negative":
+            enough = learnt_from_alone(self.records, self.task, self.negative_class, restored)
+            # After the splits, so that each has its share of every kind of defect.
+            self.task, self.negative_class = "binary", enough
+            self.records = take_together(self.records, enough)
         classes = resolve_classes(
             self.records,
             self.task,
-            classes=self.classes,
+            classes=self.classes if enough is None else (enough, POSITIVE_CLASS),
             negative_class=self.negative_class,
             restored=restored,
         )
-        check_splits(self.records, expected=self._expected_splits(stage), classes=classes, given=self._has_given_splits)
+        check_splits(
+            self.records,
+            expected=self._expected_splits(stage),
+            classes=classes,
+            given=self._has_given_splits,
+            enough=enough,
+        )
         self.schema = build_schema(
             self.records,
             classes,

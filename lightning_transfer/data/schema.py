@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_transfer.data.splits import fingerprint
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
-__all__ = ["build_schema", "check_preprocessing", "count_labels", "resolve_classes"]
+__all__ = ["ORIGINAL_LABEL", "POSITIVE_CLASS", "build_schema", "check_preprocessing", "count_labels"]
+__all__ += ["learnt_from_alone", "resolve_classes", "take_together"]
+
+POSITIVE_CLASS = "defect"
+"""Name of everything but the negative class, where a model tells only these two apart."""
+
+ORIGINAL_LABEL = "original_label"
+"""Key of ``Record.meta`` under which the label stays that was taken together with others."""
 
 # Decides which files are refused, and changes no pixel of the others.
 _GUARDS = {"max_megapixels"}
@@ -68,6 +76,54 @@ def resolve_classes(
     if task == "binary" and len(found) > 2:
         raise DataError(f"The task binary needs two classes, found {len(found)}: {listing(found, 10)}.")
     return found
+
+
+def learnt_from_alone(
+    records: Sequence[Record], task: Task, negative_class: str | None, restored: Schema | None = None
+) -> str:
+    """Return the negative class, for a model that learns from it alone.
+
+    Args:
+        records: Of all splits.
+        task: Of the config.
+        negative_class: Of the config.
+        restored: Schema of a checkpoint; data for its test may lack the class.
+
+    Raises:
+        DataError: If there is no such class; names what exists.
+    """
+    if task == "multilabel":
+        raise DataError("The task `multilabel` has no negative class, so a model cannot learn from it alone.")
+    found = sorted({record.label for record in records if isinstance(record.label, str)})
+    negative = negative_class or (restored.negative_class if restored is not None else None)
+    if negative is None:
+        raise DataError(
+            "A model that learns from good parts alone must know which class they are: set `data.negative_class`."
+            f" Classes: {listing(found, 20)}."
+        )
+    if restored is None and negative not in found:
+        raise DataError(
+            f"No class is `{negative}` (`negative_class`).{closest(negative, found)} Classes: {listing(found, 20)}."
+        )
+    return negative
+
+
+def take_together(records: Sequence[Record], negative_class: str) -> list[Record]:
+    """Return copies in which every label but the negative class is ``defect``; the label as read stays in ``meta``.
+
+    Records that are so already stay as they are.
+
+    Example:
+        >>> [record] = take_together([Record(id="1", input=None, label="pit")], "good")
+        >>> record.label, dict(record.meta)
+        ('defect', {'original_label': 'pit'})
+    """
+    return [
+        record
+        if record.label is None or record.label == negative_class or ORIGINAL_LABEL in record.meta
+        else replace(record, label=POSITIVE_CLASS, meta={**record.meta, ORIGINAL_LABEL: record.label})
+        for record in records
+    ]
 
 
 def build_schema(

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from lightning_transfer.errors import DataError, listing
+from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Split
 
 __all__ = ["assign_folds", "assign_parts", "assign_splits", "check_splits", "fingerprint"]
@@ -130,6 +130,7 @@ def check_splits(
     expected: Sequence[Split] = ("train", "val", "test"),
     classes: Sequence[str] | None = None,
     given: bool = False,
+    enough: str | None = None,
 ) -> None:
     """Refuse splits that leak or that no model can learn from.
 
@@ -138,6 +139,7 @@ def check_splits(
         expected: Splits that must not be empty. Without ``train`` in it, classes are not looked at.
         classes: Class names that training must show; None takes those of the data.
         given: Whether the data brought the splits along; else no class may be of one group.
+        enough: The one class that training needs, where a model learns from it alone; then ``classes`` does not count.
 
     Raises:
         DataError: Names every problem: a group in two splits, an empty split, records without label, one class only,
@@ -170,11 +172,11 @@ def check_splits(
     if unlabelled:
         problems.append(f"{len(unlabelled)} records have no label: {listing(unlabelled)}. Label or remove them.")
     if "train" in expected:
-        found = _label_problems(by_split, classes)
+        found = _label_problems(by_split, classes) if enough is None else _lacks(by_split["train"], enough)
         if found and given:
             found.append("These splits came with the data: `given_splits: ignore` divides all records anew.")
         problems.extend(found)
-        if not given and not leaks and len(expected) > 1:
+        if enough is None and not given and not leaks and len(expected) > 1:
             problems.extend(_one_group_problems(records))
     if problems:
         raise DataError("\n".join(problems))
@@ -238,6 +240,17 @@ def _one_group_problems(records: Sequence[Record]) -> list[str]:
         " yourself."
         for label, keys in sorted(groups.items())
         if len(keys) == 1
+    ]
+
+
+def _lacks(train: Sequence[Record], name: str) -> list[str]:
+    """Say so where the one class that is needed has no training record."""
+    found = Counter(str(record.label) for record in train)
+    if found[name] or not train:
+        return []
+    return [
+        f"`train` has no record of `{name}` (`negative_class`), and it is learnt from alone.{closest(name, found)}"
+        f" `train` has {listing((f'`{label}` {n}' for label, n in sorted(found.items())), 8)}."
     ]
 
 

@@ -14,6 +14,7 @@ from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
 from lightning_transfer.evaluation.decisions import write_confusion
 from lightning_transfer.evaluation.neighbours import EXAMPLES_KEY, TrainingExamples, sample_examples
+from lightning_transfer.evaluation.normal_only import evaluate_localisation, recall_by_kind
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.predictor import Predictor, load
 from lightning_transfer.evaluation.progress import progress
@@ -32,6 +33,7 @@ __all__ = [
     "collect_features",
     "collect_outputs",
     "evaluate_classification",
+    "evaluate_localisation",
     "fit_baselines",
     "fit_calibration",
     "format_calibration",
@@ -42,6 +44,7 @@ __all__ = [
     "majority_baseline",
     "predictions",
     "progress",
+    "recall_by_kind",
     "sample_examples",
     "write_confusion",
 ]

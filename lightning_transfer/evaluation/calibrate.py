@@ -70,6 +70,12 @@ def fit_calibration(
     known = target >= 0
     is_positive = target[known] != negative
     name = schema.classes[negative]
+    if not is_positive.any():
+        _log.warning(
+            "Every calibration record is `%s`: the threshold is fitted, the temperature is not. Scores rank records, "
+            "and are no calibrated probabilities.",
+            name,
+        )
     if is_positive.all():
         rule = f"no threshold: none of the {int(known.sum())} calibration records is `{name}`"
         _log.warning("%s, so arg max decides.", rule)

@@ -27,8 +27,8 @@ def fit_temperature(
     """Return the one number by which to divide the logits, so that the probabilities fit (Guo et al. 2017).
 
     It minimises the negative log-likelihood, which has one minimum in ``1 / T``. The result is never worse than no
-    scaling. It is 1 where the data cannot tell: no labelled record, or every record right by a margin, so that the
-    likelihood would rise for ever as T goes to 0.
+    scaling. It is 1 where the data cannot tell: no labelled record, records of one class alone, or every record right
+    by a margin, so that the likelihood would rise for ever as T goes to 0.
 
     Args:
         logits: See the module's text.
@@ -45,7 +45,7 @@ def fit_temperature(
         3.641
     """
     scores, labels = _labelled(logits, target, task)
-    if len(labels) == 0 or _separated(scores, labels, task):
+    if len(np.unique(labels)) < 2 or _separated(scores, labels, task):
         return 1.0
 
     def loss(log_temperature: float) -> float:

@@ -60,8 +60,10 @@ class TransferModule(pl.LightningModule):
         torch.Size([2, 3])
     """
 
-    monitor: str = "val_loss"
+    monitor: str | None = "val_loss"
     monitor_mode: Literal["min", "max"] = "min"
+    learns_from: Literal["all", "negative"] = "all"
+    """``negative``: the negative class alone is enough to train; the data then take all other classes together."""
 
     def __init__(
         self,

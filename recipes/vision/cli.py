@@ -9,5 +9,6 @@ RECIPE = Recipe(
     package="recipes.vision",
     module="recipes.vision.module:VisionModule",
     data="recipes.vision.data:VisionDataModule",
+    heads={"normal_only": "lightning_transfer.modules:NormalOnlyModule"},
     description="Surface-defect detection: adapt a pretrained image backbone to your parts.",
 )

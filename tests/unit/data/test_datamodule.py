@@ -291,6 +291,30 @@ def test_a_weighted_sampler_balances_and_says_so() -> None:
     assert 0.4 < float((targets == 1).double().mean()) < 0.6
 
 
+def test_a_module_that_learns_from_the_negative_class_alone_gets_two_classes() -> None:
+    records = [replace(record, label="other") if place % 20 == 5 else record for place, record in enumerate(_numbers())]
+
+    class One(Linear):
+        learns_from = "negative"
+
+    data, plain = Numbers(records, negative_class="frequent"), Numbers(records, negative_class="frequent")
+    plain.setup("fit")
+    data.trainer = _trainer()
+    data.trainer.strategy._lightning_module = One()
+    for _ in range(2):  # Lightning sets up once a stage
+        data.setup("fit")
+        assert data.schema.classes == ("frequent", "defect")
+        assert (data.schema.task, data.schema.negative_class) == ("binary", "frequent")
+        assert "original_label" in data.schema.columns
+    kinds = Counter(record.meta.get("original_label") for record in data.records)
+    assert kinds == {None: 85, "rare": 10, "other": 5}
+    assert {record.label for record in data.records} == {"frequent", "defect"}
+    # Divided as for a classifier, by the labels as they were.
+    assert [record.split for record in data.records] == [record.split for record in plain.records]
+    target = torch.cat([batch.target for batch in data.ordered_dataloader("train")])
+    assert set(target.tolist()) == {0.0, 1.0}
+
+
 def test_a_last_batch_of_one_is_left_out_of_training_only() -> None:
     data = Numbers(_numbers(), val_fraction=0, calibration_fraction=0, test_fraction=0, batch_size=33)
     data.setup("fit")

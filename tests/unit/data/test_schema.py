@@ -2,7 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes
+from lightning_transfer.data.schema import (
+    build_schema,
+    check_preprocessing,
+    learnt_from_alone,
+    resolve_classes,
+    take_together,
+)
 from lightning_transfer.errors import CheckpointError, DataError
 from lightning_transfer.types import Record, Schema
 
@@ -104,3 +110,24 @@ def test_the_same_preprocessing_passes_as_tuples_or_lists() -> None:
 def test_other_preprocessing_names_the_key(saved, match: str) -> None:
     with pytest.raises(CheckpointError, match=match):
         check_preprocessing({"size": (8, 8)}, saved)
+
+
+def test_all_but_the_negative_class_is_taken_together_once() -> None:
+    found = take_together([*RECORDS, Record("4", None)], "a")
+    assert [record.label for record in found] == ["defect", "a", "a", None]
+    assert found[0].meta == {"age": "1", "original_label": "b"}
+    assert [record.meta for record in found[1:]] == [RECORDS[1].meta, {}, {}]
+    assert take_together(found, "a") == found
+
+
+def test_the_class_that_is_learnt_from_alone_must_be_known() -> None:
+    assert learnt_from_alone(RECORDS, "multiclass", "b") == "b"
+    assert learnt_from_alone(RECORDS, "multiclass", None, RESTORED) == "a"
+    # Data that only test a finished model may lack it.
+    assert learnt_from_alone(RECORDS[:1], "multiclass", "a", RESTORED) == "a"
+    with pytest.raises(DataError, match=r"set `data.negative_class`. Classes: a, b"):
+        learnt_from_alone(RECORDS, "multiclass", None)
+    with pytest.raises(DataError, match=r"No class is `c` .*Classes: a, b"):
+        learnt_from_alone(RECORDS, "multiclass", "c")
+    with pytest.raises(DataError, match="`multilabel` has no negative class"):
+        learnt_from_alone(RECORDS, "multilabel", "a")

@@ -318,3 +318,13 @@ def test_magnetic_tile_folds_divide_no_tile_and_show_every_class(seed: int) -> N
         assert all(len(side) == 1 for side in _sides(done).values())
         classes = {split: {r.label for r in done if r.split == split} for split in SPLIT_NAMES}
         assert all(len(found) == 6 for found in classes.values()), classes
+
+
+def test_one_class_is_enough_where_a_model_learns_from_it_alone() -> None:
+    records = _records(["good", "good", "defect"], splits=["train", "calibration", "test"])
+    check_splits(records, expected=("train", "test"), classes=("good", "defect"), enough="good")
+    with pytest.raises(DataError, match="one class only"):
+        check_splits(records, expected=("train", "test"), classes=("good", "defect"))
+    records = _records(["bad", "good"], splits=["train", "test"])
+    with pytest.raises(DataError, match=r"`train` has no record of `good` \(`negative_class`\).*`train` has `bad` 1"):
+        check_splits(records, expected=("train", "test"), enough="good")

@@ -146,3 +146,16 @@ def test_wrong_rate_and_missing_labels():
         fit_calibration(surface(), SURFACE, groups=["a", "b", "c"])
     with pytest.raises(TransferError, match="2 records have no labels"):
         fit_calibration(make(torch.zeros(2, 3), None), SURFACE)
+
+
+def test_good_parts_alone_give_a_threshold_and_no_temperature(caplog):
+    outputs = surface()
+    good = make(outputs.logits, torch.ones(len(outputs), dtype=torch.long))
+    result = fit_calibration(good, SURFACE, max_false_reject_rate=0.1)
+    assert result.temperature == 1.0
+    assert "Every calibration record is `free`" in caplog.text
+    score = 1 - torch.softmax(outputs.logits.double(), dim=1)[:, 1]
+    assert (score >= result.threshold).double().mean() == 0.1
+    caplog.clear()
+    fit_calibration(outputs, SURFACE)
+    assert not caplog.text

@@ -78,6 +78,9 @@ def test_temperature_does_not_change_the_most_probable_class():
         ([[2.0, -1.0]], [[1.0, 0.0]], "multilabel"),
         ([[2.0, -1.0]], [[np.nan, np.nan]], "multilabel"),
         ([[2.0, -1.0]], [-1], "multiclass"),
+        # One class alone, some of it wrong: the likelihood has a minimum that means nothing.
+        ([[2.0, 0.0], [0.0, 0.5], [1.0, 0.0]], [0, 0, 0], "multiclass"),
+        ([[-2.0], [0.5], [-3.0]], [0.0, 0.0, 0.0], "binary"),
     ],
 )
 def test_data_that_cannot_tell_leave_one(logits, target, task):
