@@ -5,13 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["EvaluationOptions"]
+__all__ = ["EvaluationOptions", "ScratchOptions"]
 
-Baselines = list[Literal["majority", "knn", "linear_probe"]]
+Baselines = list[Literal["majority", "knn", "linear_probe", "scratch"]]
 
 
-def _all_baselines() -> Baselines:
+def _cheap_baselines() -> Baselines:
     return ["majority", "knn", "linear_probe"]
+
+
+@dataclass
+class ScratchOptions:
+    """How the baseline ``scratch`` trains the same network from random weights.
+
+    Attributes:
+        learning_rates: Of AdamW, to choose from on validation; each is trained until validation stalls.
+        patience: Epochs without a better validation score that end the training of a rate. At half of them the rate
+            falls to a fifth.
+        max_epochs: Bound for each rate, should validation never stall.
+    """
+
+    learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3])
+    patience: int = 15
+    max_epochs: int = 200
 
 
 @dataclass
@@ -20,8 +36,11 @@ class EvaluationOptions:
 
     Attributes:
         max_false_reject_rate: Share of good items that the threshold may reject, measured on the calibration split.
-        baselines: Plain methods that ``test`` puts beside the model; they read the training split again.
+        baselines: Plain methods that ``test`` puts beside the model; they read the training split again. ``scratch``
+            trains the same network from random weights, which takes as long as training does.
+        scratch: How it does that.
     """
 
     max_false_reject_rate: float = 0.05
-    baselines: Baselines = field(default_factory=_all_baselines)
+    baselines: Baselines = field(default_factory=_cheap_baselines)
+    scratch: ScratchOptions = field(default_factory=ScratchOptions)

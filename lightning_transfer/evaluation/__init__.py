@@ -12,11 +12,13 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.overview import format_overview
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.predictor import Predictor, load
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.results import ClassificationResult, format_table
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
+from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
 
 __all__ = [
     "Baseline",
@@ -24,11 +26,14 @@ __all__ = [
     "ClassificationResult",
     "Outputs",
     "Predictor",
+    "Scratch",
     "collect_features",
     "collect_outputs",
     "evaluate_classification",
     "fit_baselines",
     "fit_calibration",
+    "fit_scratch",
+    "format_overview",
     "format_table",
     "knn_baseline",
     "linear_probe_baseline",

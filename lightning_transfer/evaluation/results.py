@@ -12,7 +12,7 @@ from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, Task
 
-__all__ = ["ClassificationResult", "format_table"]
+__all__ = ["ClassificationResult", "align", "format_table"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def format_table(result: ClassificationResult) -> str:
     for name, item in result.metrics.items():
         beside = (str(found[name]) if name in found else "" for found in result.baselines.values())
         rows.append((name, str(item.n), str(item), *beside))
-    lines += _aligned(rows, right=(1,))
+    lines += align(rows, right=(1,))
     if result.metrics and result.calibration.threshold is not None:
         lines.append(f"threshold {result.calibration.threshold:.4g}: {result.calibration.rule}")
     compared = [name for name in _HEADLINES if all(name in found for found in result.differences.values())]
@@ -128,7 +128,7 @@ def format_table(result: ClassificationResult) -> str:
         rows = [("model minus", *compared, "")]
         for name, found in result.differences.items():
             rows.append((name, *(_signed(found[key]) for key in compared), result.descriptions.get(name, "")))
-        lines += ["", *_aligned(rows)]
+        lines += ["", *align(rows)]
     return "\n".join(lines)
 
 
@@ -138,7 +138,8 @@ def _signed(item: Interval) -> str:
     return f"{item.value:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"
 
 
-def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+def align(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    """Return the rows as lines of equally wide columns; those of ``right`` are flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     cells = (
         [row[place].rjust(width) if place in right else row[place].ljust(width) for place, width in enumerate(widths)]
