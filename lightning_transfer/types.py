@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Record:
         split: ``train``, ``val``, ``calibration``, ``test``, ``predict``, or None before splitting.
         group: What must stay on one side of a split: tile, patient, speaker, customer. None if unknown.
         meta: Further columns, as read; slices are made from them.
+        mask: Image file in which nonzero pixels show where the defect is; None: unknown, or none. A record of the
+            negative class without mask has a mask of zeros.
     """
 
     id: str
@@ -118,6 +121,7 @@ class Record:
     split: Split | None = None
     group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    mask: str | Path | None = None
 
 
 class Batch(NamedTuple):
@@ -127,7 +131,8 @@ class Batch(NamedTuple):
         input: Tensor, or dict of tensors, that the backbone takes; first axis is the batch.
         target: Labels: ``(N,)`` int64 for multi-class, else ``(N,)`` or ``(N, C)`` float, NaN where missing; None if
             unknown.
-        index: Position of each record in its split, ``(N,)`` int64.
+        index: Position of each record in its split, ``(N,)`` int64. Where records are fed in pieces (tiles),
+            ``(N, 3)``: position of the record, number of the piece, number of the record's pieces.
     """
 
     input: Any
@@ -211,6 +216,7 @@ class Schema:
             probability.
         num_groups: Split -> number of groups; empty when groups are unknown.
         columns: Names of the further columns that slices can be made from.
+        piece_counts: Class -> number of training pieces, where records are fed in pieces (tiles); else empty.
         sampling: ``weighted`` when training batches are already balanced by a sampler, else None.
         preprocessing: Full specification that turns a file into the backbone's input.
         fingerprint: Hash of ids, labels, groups and splits.
@@ -222,6 +228,7 @@ class Schema:
     negative_class: str | None = None
     num_groups: Mapping[str, int] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    piece_counts: Mapping[str, int] = field(default_factory=dict)
     sampling: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
@@ -230,6 +237,11 @@ class Schema:
     def num_classes(self) -> int:
         """Number of class names."""
         return len(self.classes)
+
+    @property
+    def train_counts(self) -> Mapping[str, int]:
+        """Class -> how often training shows it: its pieces, or its records."""
+        return self.piece_counts or self.counts.get("train", {})
 
     @property
     def num_logits(self) -> int:

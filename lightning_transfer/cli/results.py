@@ -95,7 +95,7 @@ def finish_test(cli: TransferCLI) -> None:
     data, module = cli.datamodule, cli.model
     batches: list[ModelOutput] = module.test_outputs
     records = data.records_for("test")
-    outputs = Outputs.from_batches(batches)
+    outputs = Outputs.from_batches(batches, module.schema)
     _write(cli, records, outputs, data.list_skipped("fit") if len(outputs) == len(records) else ())
     rows = _baselines(cli, outputs)
     interrupted = _add_scratch(cli, outputs, rows)
@@ -114,7 +114,8 @@ def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
     if not cli.trainer.is_global_zero:
         return
     data = cli.datamodule
-    path = _write(cli, data.records_for("predict"), Outputs.from_batches(batches), data.list_skipped("predict"))
+    outputs = Outputs.from_batches(batches, cli.model.schema)
+    path = _write(cli, data.records_for("predict"), outputs, data.list_skipped("predict"))
     print(f"Predictions: {path}")
 
 

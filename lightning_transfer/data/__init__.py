@@ -6,30 +6,55 @@ from lightning_transfer.data.augment import AUGMENTATIONS, Augmentations
 from lightning_transfer.data.datamodule import BaseDataModule
 from lightning_transfer.data.folders import IMAGE_SUFFIXES, records_from_files, records_from_folder
 from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
-from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image
+from lightning_transfer.data.image_files import MAX_MEGAPIXELS, check_images, image_size, read_image
+from lightning_transfer.data.image_formats import (
+    MVTEC_GOOD,
+    ImageFormat,
+    describe_format,
+    find_format,
+    find_mask_folder,
+)
+from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.loading import stack_inputs
+from lightning_transfer.data.masks import check_masks, read_mask, record_mask
 from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
 from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records_from_csv, write_table
+from lightning_transfer.data.tiling import Box, Tile, Tiling, cut_record, label_tiles
 
 __all__ = [
     "AUGMENTATIONS",
     "FORMULA_CLASSES",
     "IMAGE_SUFFIXES",
+    "MAX_MEGAPIXELS",
+    "MVTEC_GOOD",
     "Augmentations",
     "BaseDataModule",
+    "Box",
     "FormulaImages",
+    "ImageFormat",
     "ImagePreprocessing",
     "OnBadFile",
     "Skipped",
+    "Tile",
+    "Tiling",
     "assign_folds",
     "assign_parts",
     "assign_splits",
     "check_images",
+    "check_masks",
     "check_splits",
+    "cut_record",
+    "describe_format",
+    "find_format",
+    "find_mask_folder",
     "fingerprint",
+    "image_size",
+    "label_tiles",
     "read_csv",
     "read_image",
+    "read_mask",
+    "record_mask",
     "records_from_csv",
     "records_from_files",
     "records_from_folder",

@@ -22,8 +22,10 @@ from lightning_transfer.data.loading import (
     RecordDataset,
     ResumableLoader,
     class_weights,
+    expand,
     stack_inputs,
 )
+from lightning_transfer.data.options import check_options
 from lightning_transfer.data.schema import build_schema, check_preprocessing, resolve_classes
 from lightning_transfer.data.splits import assign_splits, check_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
@@ -45,7 +47,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     A subclass says how records are read (`read_records`), how an input becomes tensors (`make_preprocessing`,
     `load_input`), and if it likes, how files are checked (`check_inputs`), what prediction reads
-    (`read_predict_records`), and how training inputs vary (`augment_input`).
+    (`read_predict_records`), how training inputs vary (`augment_input`), and into which pieces a record is cut
+    (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them.
 
     ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. Where there is a checkpoint, its order of
     classes holds, and its preprocessing must be this one. Prediction needs no labels.
@@ -61,6 +64,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         fold: Which of them, from 0.
         split_seed: Of the division, of shuffling and of augmentation.
         on_bad_file: ``skip`` trains without unusable files and lists them; ``error`` stops.
+        given_splits: ``ignore`` divides all records anew, by group and with like shares of the classes, whatever splits
+            the data bring along; ``keep`` respects those.
         sampler: ``weighted`` draws every class equally often, with replacement.
         negative_class: The class that means "nothing found"; it comes first among the classes.
         classes: Names and order of the classes; None takes the sorted labels.
@@ -80,6 +85,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         fold: int = 0,
         split_seed: int = 0,
         on_bad_file: OnBadFile = "error",
+        given_splits: Literal["keep", "ignore"] = "keep",
         sampler: Literal["weighted"] | None = None,
         negative_class: str | None = None,
         classes: Sequence[str] | None = None,
@@ -87,29 +93,20 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         task: Task = "multiclass",
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise ValueError(
-                f"Expected `batch_size` of at least 1 and `num_workers` of at least 0, got {batch_size}, {num_workers}."
-            )
-        for name, value in (("val", val_fraction), ("calibration", calibration_fraction), ("test", test_fraction)):
-            if not 0 <= value < 1:
-                raise ValueError(f"Expected `{name}_fraction` in [0, 1), got {value}. Use 0 for no such split.")
-        if val_fraction + calibration_fraction >= 1:
-            raise ValueError(
-                f"`val_fraction` {val_fraction} and `calibration_fraction` {calibration_fraction} leave no train split."
-            )
-        if num_folds is not None and (num_folds < 2 or not 0 <= fold < num_folds):
-            raise ValueError(f"Expected `num_folds` of at least 2 and `fold` below it, got {num_folds} and {fold}.")
-        if on_bad_file not in ("error", "skip"):
-            raise ValueError(f"Expected `on_bad_file` error or skip, got `{on_bad_file}`.")
-        if task not in ("multiclass", "binary", "multilabel"):
-            raise ValueError(f"Expected `task` multiclass, binary or multilabel, got `{task}`.")
-        if sampler not in (None, "weighted") or (sampler and task == "multilabel"):
-            raise ValueError(f"`sampler` {sampler!r} does not fit the task `{task}`. Use null, or class weights.")
-        if task == "multilabel" and classes is None:
-            raise ValueError("`classes` is None. The task multilabel needs the names of its columns, in order.")
-        if classes is not None and len(set(classes)) < max(len(classes), 2):
-            raise ValueError(f"Expected at least two different `classes`, got {list(classes)}.")
+        check_options(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            val_fraction=val_fraction,
+            calibration_fraction=calibration_fraction,
+            test_fraction=test_fraction,
+            num_folds=num_folds,
+            fold=fold,
+            on_bad_file=on_bad_file,
+            given_splits=given_splits,
+            sampler=sampler,
+            classes=classes,
+            task=task,
+        )
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.val_fraction = val_fraction
@@ -119,6 +116,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         self.fold = fold
         self.split_seed = split_seed
         self.on_bad_file: OnBadFile = on_bad_file
+        self.given_splits = given_splits
         self.sampler = sampler
         self.negative_class = negative_class
         self.classes = tuple(classes) if classes is not None else None
@@ -132,6 +130,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         self._given_schema: Schema | None = None
         self._skipped: dict[str, list[Skipped]] = {"fit": [], "predict": []}
         self._reading: list[Skipped] = []
+        self._has_given_splits = False
+        self._expanded: dict[tuple[Split, bool], tuple[list[Record], list[tuple[int, int, int]] | None]] = {}
 
     # What a subclass fills in.
 
@@ -158,6 +158,16 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     def augment_input(self, value: Any, generator: torch.Generator) -> Any:  # noqa: ANN401 - as `load_input`
         """Return a training input, changed at random by the generator alone; by default unchanged."""
         return value
+
+    def pieces(self, record: Record, *, learn: bool) -> Sequence[Record] | None:
+        """Return what a record is cut into, as records that `load_input` reads; by default None: it is fed whole.
+
+        Args:
+            record: Of any split.
+            learn: For the loss of training and validation, with the label of each piece; pieces whose label is unknown
+                are left out. Else all pieces, with the record's label.
+        """
+        return None
 
     def collate_inputs(self, inputs: Sequence[Any]) -> Any:  # noqa: ANN401 - as `load_input`
         """Return one batch of inputs; by default tensors are stacked, and dicts of tensors padded with zeros."""
@@ -190,6 +200,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Read, split and check the data once; build the schema and the preprocessing for the stage."""
         restored = self._restored_schema()
+        self._expanded.clear()
         self.preprocessing = self.make_preprocessing(self._find_card())
         if restored is not None:
             check_preprocessing(self.preprocessing.to_dict(), restored.preprocessing)
@@ -206,8 +217,12 @@ class BaseDataModule(pl.LightningDataModule, ABC):
                 )
             return
         if not self.records:
+            records = self._read_and_check("fit", self.read_records)
+            if self.given_splits == "ignore":
+                records = [replace(record, split=None) for record in records]
+            self._has_given_splits = any(record.split is not None for record in records)
             self.records = assign_splits(
-                self._read_and_check("fit", self.read_records),
+                records,
                 val_fraction=self.val_fraction,
                 calibration_fraction=self.calibration_fraction,
                 test_fraction=self.test_fraction,
@@ -222,7 +237,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             negative_class=self.negative_class,
             restored=restored,
         )
-        check_splits(self.records, expected=self._expected_splits(stage), classes=classes)
+        check_splits(self.records, expected=self._expected_splits(stage), classes=classes, given=self._has_given_splits)
         self.schema = build_schema(
             self.records,
             classes,
@@ -231,6 +246,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             sampling=self.sampler,
             preprocessing=self.preprocessing.to_dict(),
         )
+        if stage == "fit" and self._items("train", learn=True)[1] is not None:
+            counts = Counter(str(piece.label) for piece in self._items("train", learn=True)[0])
+            self.schema = replace(self.schema, piece_counts={name: counts[name] for name in classes})
         if restored is not None and stage != "fit" and restored.fingerprint not in ("", self.schema.fingerprint):
             rank_zero_warn(
                 "The records or their splits differ from those the checkpoint was trained with. If they overlap, the"
@@ -239,16 +257,16 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
-        records = self.records_for("train")
+        records, _ = self._items("train", learn=True)
         weights = class_weights(records) if self.sampler == "weighted" else None
         sampler = EpochSampler(len(records), self.split_seed, weights)
         share = math.ceil(len(records) / getattr(self.trainer, "world_size", 1))  # of each process
         single = share > self.batch_size and share % self.batch_size == 1
-        return self._loader("train", sampler=sampler, drop_last=single)
+        return self._loader("train", sampler=sampler, drop_last=single, learn=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the batches of validation, in order; none where there is no such split."""
-        return self._loader("val") if self.records_for("val") else []
+        return self._loader("val", learn=True) if self.records_for("val") else []
 
     def calibration_dataloader(self) -> DataLoader[Batch]:
         """Return the batches for threshold and temperature: calibration, or validation where that is empty."""
@@ -327,8 +345,15 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             expected.append("test")
         return expected
 
+    def _items(self, split: Split, *, learn: bool) -> tuple[list[Record], list[tuple[int, int, int]] | None]:
+        """Return the records of a split, or their pieces with `expand`'s index; found once, as sizes are read."""
+        key = (split, learn)
+        if key not in self._expanded:
+            self._expanded[key] = expand(self.records_for(split), lambda record: self.pieces(record, learn=learn))
+        return self._expanded[key]
+
     def _loader(
-        self, split: Split, sampler: EpochSampler | None = None, *, drop_last: bool = False
+        self, split: Split, sampler: EpochSampler | None = None, *, drop_last: bool = False, learn: bool = False
     ) -> DataLoader[Batch]:
         """Return a loader; workers receive a copy of this object without trainer and records."""
         if self.schema is None:
@@ -336,7 +361,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         worker = self._for_workers()
         task = None if split == "predict" else self.task
         augment = worker.augment_input if sampler is not None else None
-        dataset = RecordDataset(self.records_for(split), worker.load_input, self.schema.classes, task, augment)
+        records, index = self._items(split, learn=learn)
+        dataset = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
         kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
         loader = kind(
             dataset,
@@ -358,7 +384,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         worker.trainer = None
         worker.records, worker.predict_records = [], []
         worker._skipped = {"fit": [], "predict": []}
-        worker._reading = []
+        worker._reading, worker._expanded = [], {}
         return worker
 
     @property

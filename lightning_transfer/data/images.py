@@ -1,44 +1,22 @@
-"""Turn image files into the tensors a pretrained backbone expects, and find the files that cannot be."""
+"""Turn images into the tensors a pretrained backbone expects, and masks and maps along with them."""
 
 from __future__ import annotations
 
-import os
-import struct
-import zlib
+import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lightning_transfer.data.tables import OnBadFile, Skipped
-from lightning_transfer.errors import DataError, listing
-from lightning_transfer.types import BackboneCard, Record
+from lightning_transfer.data.image_files import MAX_MEGAPIXELS, ImageSource, Pixels, read_image
+from lightning_transfer.data.tiling import Box, Tiling
+from lightning_transfer.errors import DataError
+from lightning_transfer.types import BackboneCard
 
-__all__ = ["ImagePreprocessing", "ImageSource", "check_images", "read_image"]
-
-# A path, a `PIL.Image.Image`, or an array (H, W) or (H, W, C). PIL is not imported for the type alone.
-ImageSource = Any
-Pixels = npt.NDArray[Any]
-
-# What Pillow's decoders raise on broken files, as fuzzing of seven formats showed.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-)
+__all__ = ["ImagePreprocessing"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +36,10 @@ class ImagePreprocessing:
         std: For each channel, of pixels in ``[0, 1]``.
         interpolation: ``bilinear`` or ``bicubic``, both with antialiasing.
         pad: What fills the rest of the frame. The mean colour shows through transparent pixels in any case.
+        bit_depth: Bits that the camera uses of a 16-bit grey file: its values are divided by ``2 ** bit_depth - 1``,
+            the same for all images, so that brightness stays comparable. None is 16.
+        tiling: How images are cut before they are resized; None takes them whole.
+        max_megapixels: Larger files are refused before they are decoded.
 
     Example:
         >>> to_tensor = ImagePreprocessing(size=(4, 8), channels=1, mean=(0.5,), std=(0.5,))
@@ -71,6 +53,9 @@ class ImagePreprocessing:
     std: tuple[float, ...]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     pad: Literal["mean", "reflect", "none"] = "mean"
+    bit_depth: int | None = None
+    tiling: Tiling | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -85,6 +70,10 @@ class ImagePreprocessing:
             raise ValueError(f"Expected `interpolation` bilinear or bicubic, got `{self.interpolation}`.")
         if self.pad not in ("mean", "reflect", "none"):
             raise ValueError(f"Expected `pad` mean, reflect or none, got `{self.pad}`.")
+        if self.bit_depth is not None and not 9 <= self.bit_depth <= 16:
+            raise ValueError(f"Expected `bit_depth` from 9 to 16, got {self.bit_depth}. Use null for 16 bits.")
+        if self.max_megapixels <= 0:
+            raise ValueError(f"Expected `max_megapixels` above 0, got {self.max_megapixels}.")
 
     @classmethod
     def from_card(
@@ -92,6 +81,7 @@ class ImagePreprocessing:
         card: BackboneCard,
         image_size: int | Sequence[int] | None = None,
         pad: Literal["mean", "reflect", "none"] = "mean",
+        **options: Any,  # noqa: ANN401 - further fields
     ) -> ImagePreprocessing:
         """Take over what the backbone was pretrained with.
 
@@ -99,6 +89,7 @@ class ImagePreprocessing:
             card: Of the backbone.
             image_size: One number for a square, or height and width; None uses the card's.
             pad: What fills the rest of the frame.
+            **options: Further fields: bit depth, tiling, limit.
 
         Raises:
             ValueError: If the card states no input size, mean or std.
@@ -113,7 +104,7 @@ class ImagePreprocessing:
             raise ValueError(f"Expected `image_size` as one number or height and width, got {image_size}.")
         # Names that libraries use besides; both filters exist everywhere.
         interpolation: Literal["bilinear", "bicubic"] = "bicubic" if card.interpolation == "bicubic" else "bilinear"
-        return cls((size[0], size[1]), channels, tuple(card.mean), tuple(card.std), interpolation, pad)
+        return cls((size[0], size[1]), channels, tuple(card.mean), tuple(card.std), interpolation, pad, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; ``kind`` tells image preprocessing from text and audio."""
@@ -125,6 +116,9 @@ class ImagePreprocessing:
             "std": list(self.std),
             "interpolation": self.interpolation,
             "pad": self.pad,
+            "bit_depth": self.bit_depth,
+            "tiling": None if self.tiling is None else self.tiling.to_dict(),
+            "max_megapixels": self.max_megapixels,
         }
 
     @classmethod
@@ -141,38 +135,145 @@ class ImagePreprocessing:
         """
         if values.get("kind") != "image":
             raise ValueError(f"Expected preprocessing of kind `image`, got `{values.get('kind')}`.")
-        names = ("size", "channels", "mean", "std", "interpolation", "pad")
-        known = {name: values[name] for name in names if name in values}
+        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         known.update({name: tuple(known[name]) for name in ("size", "mean", "std") if name in known})
+        if known.get("tiling") is not None:
+            known["tiling"] = Tiling.from_dict(known["tiling"])
         return cls(**known)
 
-    def __call__(self, image: ImageSource) -> torch.Tensor:
+    def __call__(self, image: ImageSource, box: Box | None = None) -> torch.Tensor:
         """Return the normalised picture as float tensor ``(channels, height, width)``.
 
         Args:
             image: Path, PIL image, or array ``(H, W)`` or ``(H, W, C)`` of uint8, uint16, bool or floats in ``[0, 1]``.
+            box: The part of it to take, as one tile; None takes all.
 
         Raises:
             DataError: If the file is missing, empty, broken, animated or too large; names it and the reason.
         """
+        return self.from_pixels(self.read(image), box)
+
+    def tiles(self, image: ImageSource) -> torch.Tensor:
+        """Return all tiles of a picture ``(tiles, channels, height, width)``; one, the whole, without a `tiling`.
+
+        Raises:
+            DataError: As for a call, and if the picture is smaller than a tile.
+        """
+        pixels = self.read(image)
+        boxes: Sequence[Box | None] = [None] if self.tiling is None else self.tiling.boxes(*pixels.shape[:2])
+        return torch.stack([self.from_pixels(pixels, box) for box in boxes])
+
+    def read(self, image: ImageSource) -> Pixels:
+        """Decode a picture and scale 16-bit values by the bit depth, as ``(H, W, C)``, for `from_pixels`.
+
+        Raises:
+            DataError: As `read_image`, and if a value needs more than ``bit_depth`` bits.
+        """
+        pixels = read_image(image, self.max_megapixels)
+        if self.bit_depth is None or pixels.dtype != np.uint16:
+            return pixels
+        top, highest = 2**self.bit_depth - 1, int(pixels.max())
+        if highest > top:
+            name = "the image" if hasattr(image, "shape") or hasattr(image, "mode") else f"the image `{image}`"
+            raise DataError(
+                f"Cannot read {name}: a value of {highest} needs more than the {self.bit_depth} bits of `bit_depth`,"
+                f" whose highest is {top}. Raise `bit_depth`, or set it to null for 16 bits."
+            )
+        return pixels.astype(np.float32) / np.float32(top)
+
+    def check(self, image: ImageSource) -> Pixels:
+        """Return the picture as `read` does, if it can also be cut into tiles.
+
+        Raises:
+            DataError: As `tiles`.
+        """
+        pixels = self.read(image)
+        if self.tiling is not None:
+            self.tiling.boxes(*pixels.shape[:2])
+        return pixels
+
+    def from_pixels(self, pixels: Pixels, box: Box | None = None) -> torch.Tensor:
+        """Return what a call does, of a picture that `read` has decoded."""
         mean, std = (np.asarray(v, dtype=np.float32) for v in (self.mean, self.std))
-        pixels = self._channels(read_image(image), mean)
-        height, width = pixels.shape[:2]
-        scale = min(self.size[0] / height, self.size[1] / width)
-        new = (max(1, round(height * scale)), max(1, round(width * scale)))
-        if self.pad == "none":
-            new = self.size
-        if new != (height, width):
+        pixels = self._channels(pixels if box is None else pixels[box.slices], mean)
+        inner = self.placement(*pixels.shape[:2])
+        new = (inner.height, inner.width)
+        if new != pixels.shape[:2]:
             pixels = _resize(pixels, new, self.interpolation)
-        top, left = (self.size[0] - new[0]) // 2, (self.size[1] - new[1]) // 2
         if self.pad == "reflect":
-            rest = ((top, self.size[0] - new[0] - top), (left, self.size[1] - new[1] - left), (0, 0))
-            frame = np.pad(_unit(pixels), rest, mode="symmetric")
+            frame = np.pad(_unit(pixels), (*self._margins(inner), (0, 0)), mode="symmetric")
         else:
             frame = np.empty((*self.size, self.channels), dtype=np.float32)
             frame[:] = mean
-            frame[top : top + new[0], left : left + new[1]] = _unit(pixels)
+            frame[inner.slices] = _unit(pixels)
         return torch.from_numpy(np.ascontiguousarray(((frame - mean) / std).transpose(2, 0, 1)))
+
+    def placement(self, height: int, width: int) -> Box:
+        """Return where in the frame a picture, or a tile, of that size lies; the rest is padding.
+
+        Example:
+            >>> ImagePreprocessing(size=(4, 8), channels=1, mean=(0.5,), std=(0.5,)).placement(20, 20)
+            Box(top=0, left=2, height=4, width=4)
+        """
+        if self.pad == "none":
+            return Box(0, 0, *self.size)
+        scale = min(self.size[0] / height, self.size[1] / width)
+        new = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return Box((self.size[0] - new[0]) // 2, (self.size[1] - new[1]) // 2, *new)
+
+    def place_mask(self, mask: npt.NDArray[np.bool_], box: Box | None = None) -> npt.NDArray[np.bool_]:
+        """Return a mask in the frame, each pixel where the picture's is, to compare with maps of the model's size.
+
+        Resized to the nearest pixel, which may lose what is thinner than a pixel of the frame; `restore_map` goes the
+        other way and loses nothing. Mirrored padding mirrors the mask too, other padding is False.
+
+        Args:
+            mask: ``(H, W)``, of the picture's size.
+            box: The tile; None takes all.
+
+        Returns:
+            ``size`` bool.
+        """
+        from PIL import Image
+
+        part = np.asarray(mask if box is None else mask[box.slices], dtype=bool)
+        inner = self.placement(part.shape[0], part.shape[1])
+        resized = Image.fromarray(part).resize((inner.width, inner.height), Image.Resampling.NEAREST)
+        if self.pad == "reflect":
+            return np.pad(np.asarray(resized), self._margins(inner), mode="symmetric")
+        frame = np.zeros(self.size, dtype=bool)
+        frame[inner.slices] = np.asarray(resized)
+        return frame
+
+    def restore_map(self, scores: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float32]:
+        """Return a map of scores at the picture's own size, without the padding, to compare with the mask itself.
+
+        Args:
+            scores: Of any resolution ``(h, w)``; it stands for the whole frame.
+            height: Of the picture.
+            width: Of the picture.
+
+        Returns:
+            ``(height, width)`` float32, interpolated bilinearly.
+        """
+        from PIL import Image
+
+        inner = self.placement(height, width)
+        # In units of the map's pixels; they need not be whole.
+        down, right = scores.shape[0] / self.size[0], scores.shape[1] / self.size[1]
+        top, bottom = inner.top * down, (inner.top + inner.height) * down
+        left, end = inner.left * right, (inner.left + inner.width) * right
+        # Cut first: Pillow would mix what lies beyond the region into its edges.
+        first, start = math.floor(top), math.floor(left)
+        part = np.asarray(scores[first : math.ceil(bottom), start : math.ceil(end)], dtype=np.float32)
+        region = (left - start, top - first, end - start, bottom - first)
+        image = Image.fromarray(np.ascontiguousarray(part))
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=region))
+
+    def _margins(self, inner: Box) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the padding above and below, left and right."""
+        below = self.size[0] - inner.top - inner.height
+        return (inner.top, below), (inner.left, self.size[1] - inner.left - inner.width)
 
     def _channels(self, pixels: Pixels, mean: Pixels) -> Pixels:
         """Return ``(H, W, channels)``; transparent pixels show the mean colour."""
@@ -186,135 +287,6 @@ class ImagePreprocessing:
             luminance = np.asarray([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as Pillow
             pixels = (_unit(pixels) @ luminance)[..., None]
         return pixels if alpha is None else pixels * alpha + mean * (1 - alpha)
-
-
-def read_image(image: ImageSource) -> Pixels:
-    """Decode a picture, upright as its EXIF orientation says, with the depth it has.
-
-    Args:
-        image: Path, PIL image or array.
-
-    Returns:
-        ``(H, W, C)`` of uint8, uint16 or float32 in ``[0, 1]``; C is 1 for grey, 3 for colour, and one more with alpha.
-
-    Raises:
-        DataError: If it cannot be used; names the file and the reason.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(image, np.ndarray):
-        return _from_array(image, "the array")
-    if isinstance(image, Image.Image):
-        return _decode(image, "the image")
-    path = Path(image)
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"Cannot read the image `{path}`: the file is empty.")
-        with Image.open(path) as opened:
-            return _decode(opened, f"`{path}`")
-    except FileNotFoundError as error:
-        raise DataError(f"Cannot read the image `{path}`: there is no such file.") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"Cannot read the image `{path}`: it is no image, or its header is broken.") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"Cannot read the image `{path}`: too large ({error}).") from error
-    except _DECODE_ERRORS as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"Cannot read the image `{path}`: {reason}.") from error
-
-
-def check_images(
-    records: Sequence[Record], on_bad_file: OnBadFile = "error", *, show_progress: bool = False
-) -> tuple[list[Record], list[Skipped]]:
-    """Decode every file once, so that a broken one is found before training and not in the middle of it.
-
-    Args:
-        records: With paths, PIL images or arrays as input.
-        on_bad_file: ``error`` raises for the first ones; ``skip`` returns them with reasons.
-        show_progress: Show a bar.
-
-    Returns:
-        The records that can be used, and the others; ``position`` is the place in ``records``.
-
-    Raises:
-        DataError: With the count and the first few, or if no file at all can be used.
-    """
-    # Decoding leaves Python's lock; more threads than cores only cost memory.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        reasons = pool.map(_reason, [record.input for record in records])
-        if show_progress:
-            from tqdm.auto import tqdm  # type: ignore[import-untyped]  # the bar that Lightning uses
-
-            reasons = tqdm(reasons, total=len(records), desc="Checking images", leave=False)
-        found = list(reasons)
-    good = [record for record, reason in zip(records, found, strict=True) if not reason]
-    bad = [Skipped(record, found[i], i) for i, record in enumerate(records) if found[i]]
-    if bad and (on_bad_file == "error" or not good):
-        lines = listing((f"\n  {skip.record.id}: {skip.reason}" for skip in bad), 5)
-        raise DataError(
-            f"{len(bad)} of {len(records)} images cannot be used:{lines}\n"
-            + ("Mend or remove them, or set `on_bad_file: skip`." if good else "Check the root and the files.")
-        )
-    return good, bad
-
-
-def _reason(image: ImageSource) -> str:
-    """Return why a picture cannot be used, or nothing."""
-    try:
-        read_image(image)
-    except DataError as error:
-        return str(error)
-    return ""
-
-
-def _decode(image: Any, name: str) -> Pixels:  # noqa: ANN401 - PIL.Image.Image, imported on use
-    """Return the pixels of a PIL image."""
-    from PIL import Image, ImageOps
-
-    width, height = image.size
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
-        raise DataError(f"Cannot read the image {name}: too large, {width} x {height} pixels; the limit is {limit}.")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # cameras write MPO: the picture, then a preview
-        raise DataError(
-            f"Cannot read the image {name}: it holds {frames} frames. Save the wanted one as a still image."
-        )
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)[..., None]
-    if image.mode in ("I", "F"):
-        values = np.asarray(image)
-        low, high = float(values.min()), float(values.max())
-        top = 65535 if image.mode == "I" else 1
-        if not (low >= 0 and high <= top):
-            raise DataError(f"Cannot read the image {name}: values from {low:g} to {high:g}; expected 0 to {top}.")
-        return values.astype(np.uint16 if image.mode == "I" else np.float32)[..., None]
-    alpha = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA", "La")
-    if alpha:
-        image = image.convert("RGBA")
-        pixels = np.asarray(image)
-        return pixels[..., [0, 3]] if grey else pixels
-    pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    return pixels[..., None] if grey else pixels
-
-
-def _from_array(array: Pixels, name: str) -> Pixels:
-    """Return an array as ``(H, W, C)``."""
-    pixels = array[..., None] if array.ndim == 2 else array
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:
-        raise DataError(f"Cannot use {name} of shape {array.shape}. Expected (H, W) or (H, W, C) with C from 1 to 4.")
-    if pixels.dtype == np.bool_:
-        return pixels.astype(np.float32)
-    if pixels.dtype in (np.uint8, np.uint16):
-        return pixels
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise DataError(f"Cannot use {name} of {pixels.dtype}. Expected uint8, uint16, bool or floats in [0, 1].")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):
-        raise DataError(f"Cannot use {name} with values from {low:g} to {high:g}. Floats must lie in [0, 1].")
-    return pixels.astype(np.float32)
 
 
 def _unit(pixels: Pixels) -> npt.NDArray[np.float32]:

@@ -21,10 +21,12 @@ __all__ = [
     "ResumableLoader",
     "class_weights",
     "encode_label",
+    "expand",
     "stack_inputs",
 ]
 
-Item = tuple[Any, "Tensor | None", int]
+PieceIndex = tuple[int, int, int]
+Item = tuple[Any, "Tensor | None", "int | PieceIndex"]
 
 
 def encode_label(record: Record, classes: Sequence[str], task: Task) -> Tensor | None:
@@ -53,6 +55,31 @@ def class_weights(records: Sequence[Record]) -> Tensor:
     return torch.tensor([1.0 / counts[record.label] for record in records], dtype=torch.float64)
 
 
+def expand(
+    records: Sequence[Record], pieces: Callable[[Record], Sequence[Record] | None]
+) -> tuple[list[Record], list[PieceIndex] | None]:
+    """Return the pieces of all records, in order, and for each: position of its record, its number, number of pieces.
+
+    Where no record has pieces, return the records, and None.
+
+    Example:
+        >>> rows = [Record("a", "xy"), Record("b", "z")]
+        >>> found, index = expand(rows, lambda row: [Record(row.id + char, char) for char in row.input])
+        >>> [piece.id for piece in found], index
+        (['ax', 'ay', 'bz'], [(0, 0, 2), (0, 1, 2), (1, 0, 1)])
+    """
+    found = [pieces(record) for record in records]
+    if all(parts is None for parts in found):
+        return list(records), None
+    items: list[Record] = []
+    index: list[PieceIndex] = []
+    for place, (record, parts) in enumerate(zip(records, found, strict=True)):
+        own = [record] if parts is None else list(parts)
+        items.extend(own)
+        index.extend((place, number, len(own)) for number in range(len(own)))
+    return items, index
+
+
 class RecordDataset(Dataset[Item]):
     """One split's records as ``(input, target, index)``.
 
@@ -62,6 +89,7 @@ class RecordDataset(Dataset[Item]):
         classes: In the order of the logits.
         task: Decides the form of the target; None for no target.
         augment: Called on training inputs with a generator seeded by the sampler.
+        index: What each item says of its place, as `expand` returns it; None is its number.
     """
 
     def __init__(
@@ -71,8 +99,10 @@ class RecordDataset(Dataset[Item]):
         classes: Sequence[str],
         task: Task | None,
         augment: Callable[[Any, torch.Generator], Any] | None = None,
+        index: Sequence[PieceIndex] | None = None,
     ) -> None:
         self.records = list(records)
+        self._index = index
         self._load = load
         self._augment = augment
         self._targets = [encode_label(record, classes, task) if task else None for record in self.records]
@@ -86,7 +116,7 @@ class RecordDataset(Dataset[Item]):
         value = self._load(self.records[index])
         if self._augment is not None and seed is not None:
             value = self._augment(value, torch.Generator().manual_seed(seed))
-        return value, self._targets[index], index
+        return value, self._targets[index], index if self._index is None else self._index[index]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -12,6 +12,9 @@ from lightning_transfer.types import SPLITS, Record, Schema, Task
 
 __all__ = ["build_schema", "check_preprocessing", "resolve_classes"]
 
+# Decides which files are refused, and changes no pixel of the others.
+_GUARDS = {"max_megapixels"}
+
 
 def resolve_classes(
     records: Sequence[Record],
@@ -111,7 +114,7 @@ def check_preprocessing(current: Mapping[str, Any], saved: Mapping[str, Any]) ->
         CheckpointError: Names every key that differs, with both values.
     """
     now, then = _plain(current), _plain(saved)
-    different = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+    different = sorted(key for key in (now.keys() | then.keys()) - _GUARDS if now.get(key) != then.get(key))
     if then and different:
         lines = "; ".join(f"`{key}` is {now.get(key)}, the checkpoint has {then.get(key)}" for key in different)
         raise CheckpointError(f"The preprocessing differs from training's: {lines}. Use the checkpoint's values.")

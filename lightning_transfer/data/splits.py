@@ -129,6 +129,7 @@ def check_splits(
     *,
     expected: Sequence[Split] = ("train", "val", "test"),
     classes: Sequence[str] | None = None,
+    given: bool = False,
 ) -> None:
     """Refuse splits that leak or that no model can learn from.
 
@@ -136,10 +137,11 @@ def check_splits(
         records: With splits.
         expected: Splits that must not be empty. Without ``train`` in it, classes are not looked at.
         classes: Class names that training must show; None takes those of the data.
+        given: Whether the data brought the splits along; else no class may be of one group.
 
     Raises:
         DataError: Names every problem: a group in two splits, an empty split, records without label, one class only,
-            a class without training records.
+            a class without training records, a class of one group.
     """
     problems: list[str] = []
     by_split: dict[str, list[Record]] = {name: [r for r in records if r.split == name] for name in SPLITS}
@@ -168,7 +170,12 @@ def check_splits(
     if unlabelled:
         problems.append(f"{len(unlabelled)} records have no label: {listing(unlabelled)}. Label or remove them.")
     if "train" in expected:
-        problems.extend(_label_problems(by_split, classes))
+        found = _label_problems(by_split, classes)
+        if found and given:
+            found.append("These splits came with the data: `given_splits: ignore` divides all records anew.")
+        problems.extend(found)
+        if not given and not leaks and len(expected) > 1:
+            problems.extend(_one_group_problems(records))
     if problems:
         raise DataError("\n".join(problems))
 
@@ -217,6 +224,21 @@ def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | 
     if len(train) == 1:
         problems.append(f"`train` has one class only: `{next(iter(train))}`. At least two are needed to learn from.")
     return problems
+
+
+def _one_group_problems(records: Sequence[Record]) -> list[str]:
+    """Name classes that cannot be both learnt and tested, wherever their group goes."""
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if isinstance(record.label, str) and record.split != "predict":
+            groups[record.label].add(_group_key(record))
+    return [
+        f"The class `{label}` has one group only (`{next(iter(keys)).split(' ', 1)[1]}`), so it cannot be both learnt"
+        " and tested. Bring records of another group, join it with another class, leave it out, or give the splits"
+        " yourself."
+        for label, keys in sorted(groups.items())
+        if len(keys) == 1
+    ]
 
 
 def _multilabel_problems(train: Sequence[Record], classes: Sequence[str] | None) -> list[str]:

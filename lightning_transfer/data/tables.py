@@ -124,6 +124,7 @@ def records_from_csv(
     split_column: str | None = None,
     group_column: str | None = None,
     id_column: str | None = None,
+    mask_column: str | None = None,
     label_optional: bool = False,
     on_bad_file: OnBadFile = "error",
     skipped: list[Skipped] | None = None,
@@ -141,6 +142,8 @@ def records_from_csv(
         split_column: Holds ``train``, ``val``, ``calibration`` or ``test``; None uses ``split`` where it exists.
         group_column: Holds what must stay on one side of a split; None uses ``group`` where it exists.
         id_column: Holds unique names; None uses the path as written, or for text the number of the row.
+        mask_column: Holds the path of a mask, relative to ``root``, or nothing; None uses ``mask`` where it exists.
+            Not read without ``root``.
         label_optional: A missing label column is no error (prediction).
         on_bad_file: ``skip`` leaves out ragged rows and rows without input, and lists them in ``skipped``.
         skipped: Receives what was left out.
@@ -158,7 +161,10 @@ def records_from_csv(
     if label_optional and not all(name in columns for name in label_names):
         label_names = []
     named = {"input_column": [input_column], "label_column": label_names}
-    for role, name in (("split_column", split_column), ("group_column", group_column), ("id_column", id_column)):
+    roles = {"split_column": split_column, "group_column": group_column, "id_column": id_column}
+    if folder is not None:
+        roles["mask_column"] = mask_column
+    for role, name in roles.items():
         default = role.removesuffix("_column") if role != "id_column" else None
         named[role] = [name] if name is not None else [default] if default in columns and default is not None else []
     for role, names in named.items():
@@ -190,6 +196,7 @@ def records_from_csv(
         first_row[name] = number
         split = named["split_column"] and row[named["split_column"][0]].strip()
         group = named["group_column"] and row[named["group_column"][0]].strip()
+        mask = row[named["mask_column"][0]].strip() if folder is not None and named["mask_column"] else ""
         records.append(
             Record(
                 id=name,
@@ -198,6 +205,7 @@ def records_from_csv(
                 split=split_name(split, where) if split else None,
                 group=group or None,
                 meta={key: value for key, value in row.items() if key not in used},
+                mask=resolve_inside(folder, mask, where) if folder is not None and mask else None,
             )
         )
     if skipped is not None:

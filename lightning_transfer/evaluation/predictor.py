@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.evaluation.predictions import predictions
+from lightning_transfer.evaluation.tiles import join_logits
 from lightning_transfer.types import Calibration, Prediction, Record, Schema
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Predictor:
         module: In eval mode.
         schema: Classes and preprocessing of the training data.
         calibration: Temperature and threshold.
-        preprocess: Maps one item to the tensor that the module takes.
+        preprocess: Maps one item to the tensor that the module takes; with a tiling, to one such tensor a tile.
         path: The checkpoint.
     """
 
@@ -45,7 +46,7 @@ class Predictor:
 
         Args:
             items: Records, or what the preprocessing reads: for images paths, PIL images or arrays.
-            batch_size: Items in one forward pass; memory grows with it, the result does not depend on it.
+            batch_size: Items, or tiles, in one forward pass; memory grows with it, the result does not depend on it.
 
         Raises:
             TypeError: If a single item is passed.
@@ -62,14 +63,22 @@ class Predictor:
         self.module.eval()
         try:
             with torch.inference_mode():
-                for start in range(0, len(items), batch_size):
-                    inputs = [self.preprocess(_input(item)) for item in items[start : start + batch_size]]
-                    parts.append(self.module(torch.stack(inputs).to(device)).float().cpu())
+                if self.schema.preprocessing.get("tiling") is not None:
+                    parts = [self._predict_tiles(self.preprocess(_input(item)), batch_size, device) for item in items]
+                else:
+                    for start in range(0, len(items), batch_size):
+                        inputs = [self.preprocess(_input(item)) for item in items[start : start + batch_size]]
+                        parts.append(self.module(torch.stack(inputs).to(device)).float().cpu())
         finally:
             for part, training in modes.items():
                 part.training = training
         names = [_name(item, place) for place, item in enumerate(items)]
         return predictions(torch.cat(parts), names, self.schema, self.calibration) if parts else []
+
+    def _predict_tiles(self, tiles: Tensor, batch_size: int, device: torch.device) -> Tensor:
+        """Return the logits ``(1, num_logits)`` of one item from those of its tiles."""
+        logits = [self.module(part.to(device)).float().cpu() for part in torch.split(tiles, batch_size)]
+        return join_logits(torch.cat(logits), self.schema)[None]
 
 
 def load(run_or_ckpt: str | Path, device: torch.device | str = "cpu") -> Predictor:
@@ -124,7 +133,8 @@ def _preprocessing(schema: Schema, path: Path) -> Callable[[Any], Tensor]:
     if kind != "image":
         raise CheckpointError(f"`{path}` has preprocessing of kind `{kind}`, and this version can rebuild `image`.")
     try:
-        return ImagePreprocessing.from_dict(schema.preprocessing)
+        spec = ImagePreprocessing.from_dict(schema.preprocessing)
+        return spec if spec.tiling is None else spec.tiles
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"The preprocessing in `{path}` cannot be rebuilt: {error}") from error
 

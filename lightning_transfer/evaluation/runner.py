@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.data.loading import encode_label
 from lightning_transfer.evaluation.progress import progress
+from lightning_transfer.evaluation.tiles import join_tiles
 from lightning_transfer.types import Batch, ModelOutput, Record, Schema
 
 __all__ = ["Outputs", "collect_features", "collect_outputs"]
@@ -44,13 +45,14 @@ class Outputs:
         return len(self.index)
 
     @classmethod
-    def from_batches(cls, batches: Sequence[ModelOutput]) -> Outputs:
+    def from_batches(cls, batches: Sequence[ModelOutput], schema: Schema | None = None) -> Outputs:
         """Join the outputs of all batches, sort them by record, and drop repeats.
 
         Distributed samplers repeat a few records to fill the last batch; counted twice they would bend every metric.
+        Tiles become one row a record, by the rule of the schema: see `join_tiles`.
 
         Raises:
-            ValueError: If there is no batch, or only some batches have labels.
+            ValueError: If there is no batch, only some batches have labels, or there are tiles and no schema.
 
         Example:
             >>> batch = ModelOutput(torch.ones(3, 2), torch.ones(3, 4), None, torch.tensor([2, 0, 2]))
@@ -67,12 +69,12 @@ class Outputs:
         index = torch.cat([batch.index.detach().cpu() for batch in batches])
         kept, first = _first_of_each(index)
         targets = [batch.target.detach().cpu() for batch in batches if batch.target is not None]
-        return cls(
-            logits=torch.cat([batch.logits.detach().float().cpu() for batch in batches])[first],
-            features=torch.cat([batch.features.detach().float().cpu() for batch in batches])[first],
-            target=torch.cat(targets)[first] if targets else None,
-            index=kept,
-        )
+        logits = torch.cat([batch.logits.detach().float().cpu() for batch in batches])[first]
+        features = torch.cat([batch.features.detach().float().cpu() for batch in batches])[first]
+        target = torch.cat(targets)[first] if targets else None
+        if kept.ndim == 2:
+            return cls(*join_tiles(logits, features, target, kept, schema))
+        return cls(logits, features, target, kept)
 
     @classmethod
     def from_labels(cls, records: Sequence[Record], schema: Schema) -> Outputs:
@@ -170,7 +172,7 @@ def _collect(
         for part, training in modes.items():
             # Not by `.train()`: frozen parts refuse it, and each part had a mode of its own.
             part.training = training
-    return Outputs.from_batches(batches)
+    return Outputs.from_batches(batches, getattr(module, "schema", None))
 
 
 def _to_cpu(item: Tensor | None) -> Any:  # noqa: ANN401 - None stays None, in the one field that may be
@@ -178,9 +180,7 @@ def _to_cpu(item: Tensor | None) -> Any:  # noqa: ANN401 - None stays None, in t
 
 
 def _first_of_each(index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct indices in rising order, and where each occurs first."""
-    order = torch.argsort(index, stable=True)
-    ranked = index[order]
-    new = torch.ones(len(ranked), dtype=torch.bool)
-    new[1:] = ranked[1:] != ranked[:-1]
-    return ranked[new], order[new]
+    """Return the distinct indices, or rows of them, in rising order, and where each occurs first."""
+    kept, place = torch.unique(index, dim=0, return_inverse=True)
+    first = torch.full((len(kept),), len(index)).scatter_reduce(0, place, torch.arange(len(index)), "amin")
+    return kept, first

@@ -107,7 +107,7 @@ class ClassificationModule(TransferModule):
                     "`class_weights: balanced` is not defined for multi-label data, whose labels may be missing. "
                     f"Give the factor of the positives of each class as a list of {schema.num_classes} numbers."
                 )
-            train = schema.counts.get("train", {})
+            train = schema.train_counts
             if not all(train.get(name, 0) for name in schema.classes):
                 # Restored for prediction, with data that have no training split: the loss is not used.
                 return None
@@ -132,7 +132,7 @@ class ClassificationModule(TransferModule):
             raise MisconfigurationException(
                 f"`logit_adjustment: {self.logit_adjustment}` needs classes that exclude each other. Set it to 0."
             )
-        prior = self.logit_adjustment * log_prior(schema.counts.get("train", {}), schema.classes)
+        prior = self.logit_adjustment * log_prior(schema.train_counts, schema.classes)
         return prior if schema.task == "multiclass" else (prior[1] - prior[0])[None]
 
     def loss(self, preds: Tensor, target: Tensor) -> Tensor:

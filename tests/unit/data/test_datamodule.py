@@ -489,31 +489,24 @@ def test_bad_splits_stop_setup() -> None:
         Numbers([replace(r, label="rare") for r in _numbers()]).setup("fit")
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"batch_size": 0}, "got 0"),
-        ({"num_workers": -1}, "-1"),
-        ({"val_fraction": 1.0}, r"`val_fraction` in \[0, 1\), got 1.0"),
-        ({"test_fraction": -0.1}, "got -0.1"),
-        ({"val_fraction": 0.6, "calibration_fraction": 0.4}, "0.6 and `calibration_fraction` 0.4"),
-        ({"num_folds": 1}, "got 1 and 0"),
-        ({"num_folds": 5, "fold": 5}, "got 5 and 5"),
-        ({"on_bad_file": "ignore"}, "`ignore`"),
-        ({"task": "regression"}, "`regression`"),
-        ({"sampler": "balanced"}, "'balanced'"),
-        (
-            {"sampler": "weighted", "task": "multilabel", "classes": ["a", "b"]},
-            "'weighted' does not fit .* `multilabel`",
-        ),
-        ({"task": "multilabel"}, "`classes` is None"),
-        ({"classes": ["a"]}, r"\['a'\]"),
-        ({"classes": ["a", "b", "a"]}, r"\['a', 'b', 'a'\]"),
-    ],
-)
-def test_impossible_arguments(options, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        Numbers([], **options)
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="got 5 and 5"):
+        Numbers([], num_folds=5, fold=5)
+
+
+def test_given_splits_can_be_ignored() -> None:
+    records = [replace(r, split="test" if r.label == "rare" else "train") for r in _numbers()]
+    with pytest.raises(DataError, match=r"`given_splits: ignore`"):
+        Numbers(records).setup("fit")
+    data, fresh = Numbers(records, given_splits="ignore"), Numbers(_numbers())
+    data.setup("fit")
+    fresh.setup("fit")
+    assert data.records == fresh.records
+
+
+def test_a_class_of_one_group() -> None:
+    with pytest.raises(DataError, match=r"class `rare` has one group only \(`lot`\)"):
+        Numbers([replace(r, group="lot") if r.label == "rare" else r for r in _numbers()]).setup("fit")
 
 
 def test_the_command_line_makes_it(make_folder) -> None:

@@ -1,6 +1,3 @@
-import io
-import struct
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_transfer.data.images import ImagePreprocessing, check_images, read_image
+from lightning_transfer.data.images import ImagePreprocessing
+from lightning_transfer.data.tiling import Box, Tiling
 from lightning_transfer.errors import DataError
-from lightning_transfer.types import Record
 
 GREY = ImagePreprocessing(size=(8, 8), channels=1, mean=(0.5,), std=(0.25,))
 COLOUR = ImagePreprocessing(size=(8, 8), channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
@@ -195,114 +192,6 @@ def test_arrays_that_are_no_pictures(array: np.ndarray, match: str) -> None:
         GREY(array)
 
 
-def _png() -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.tile(RGB, (8, 8, 1))).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _jpeg() -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.tile(RGB, (8, 8, 1))).save(stream, "JPEG")
-    return stream.getvalue()
-
-
-def _bomb() -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", 11_000, 11_000, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def _huge() -> bytes:
-    return _bomb().replace(struct.pack(">II", 11_000, 11_000), struct.pack(">II", 60_000, 60_000))
-
-
-def _animation() -> bytes:
-    stream = io.BytesIO()
-    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
-    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
-    return stream.getvalue()
-
-
-BROKEN = {
-    "empty": (b"", "the file is empty"),
-    "text": (b"not an image", "no image, or its header is broken"),
-    "truncated_png": (_png()[:200], "truncated|broken"),
-    "truncated_jpeg": (_jpeg()[:500], "truncated"),
-    "header_only": (_png()[:8], "no image"),
-    "corrupt": (_png()[:60] + bytes(200) + _png()[260:], "broken|error|bad|unrecognized|crc|stream"),
-    "bomb": (_bomb(), "too large, 11000 x 11000"),
-    "animation": (_animation(), "2 frames"),
-}
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_named_with_its_reason(tmp_path: Path, kind: str) -> None:
-    content, match = BROKEN[kind]
-    path = tmp_path / f"{kind}.png"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=f"(?i){kind}.png`: .*({match})"):
-        GREY(path)
-
-
-def test_a_decompression_bomb_is_never_decoded(tmp_path: Path) -> None:
-    path = tmp_path / "huge.png"
-    path.write_bytes(_huge())
-    with pytest.raises(DataError, match=r"huge.png`: .*(too large|broken|decompression bomb)"):
-        GREY(path)
-
-
-def test_missing_files_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone.png`: there is no such file"):
-        GREY(tmp_path / "gone.png")
-    with pytest.raises(DataError, match=r"Is a directory|no such file|Permission"):
-        GREY(tmp_path)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_every_single_damage_of_a_small_file_is_a_picture_or_a_clear_error(tmp_path: Path) -> None:
-    path = tmp_path / "a.tiff"
-    stream = io.BytesIO()
-    Image.fromarray(RGB).save(stream, "TIFF")
-    raw = stream.getvalue()
-    for index in [*range(0, 24), *range(len(raw) - 150, len(raw))]:
-        path.write_bytes(raw[:index] + bytes([raw[index] ^ 0x5A]) + raw[index + 1 :])
-        try:
-            assert COLOUR(path).isfinite().all()
-        except DataError as error:
-            assert "a.tiff" in str(error)  # noqa: PT017 - either outcome is right
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> list[Record]:
-    contents = {"a.png": _png(), "b.png": b"", "c.png": _jpeg()[:300], "d.png": _png()}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    return [Record(id=name, input=tmp_path / name) for name in [*contents, "e.png"]]
-
-
-def test_all_bad_files_are_counted_and_the_first_are_named(records: list[Record]) -> None:
-    with pytest.raises(
-        DataError, match=r"(?s)3 of 5 images cannot be used:.*b\.png: .*empty.*c\.png.*e\.png.*on_bad_file"
-    ):
-        check_images(records)
-
-
-def test_bad_files_are_skipped_with_reasons_where_asked(records: list[Record]) -> None:
-    good, bad = check_images(records, "skip", show_progress=True)
-    assert [record.id for record in good] == ["a.png", "d.png"]
-    assert [(skip.record.id, skip.position) for skip in bad] == [("b.png", 1), ("c.png", 2), ("e.png", 4)]
-    assert "no such file" in bad[2].reason
-
-
-def test_nothing_usable_is_an_error_even_when_skipping(records: list[Record]) -> None:
-    with pytest.raises(DataError, match="2 of 2 images cannot be used"):
-        check_images([records[1], records[4]], "skip")
-
-
 def test_the_card_decides(card) -> None:
     spec = ImagePreprocessing.from_card(replace(card, interpolation="bicubic"))
     assert spec == ImagePreprocessing((16, 24), 3, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bicubic")
@@ -334,18 +223,13 @@ def test_the_specification_survives_a_checkpoint(tmp_path: Path) -> None:
         ({"std": (0.1, 0.0, 0.1)}, "above 0"),
         ({"interpolation": "nearest"}, "nearest"),
         ({"pad": "edge"}, "edge"),
+        ({"bit_depth": 8}, "from 9 to 16, got 8"),
+        ({"max_megapixels": 0.0}, "above 0, got 0"),
     ],
 )
 def test_impossible_specifications(change, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         replace(COLOUR, **change)
-
-
-def test_a_camera_picture_with_a_preview_is_one_picture(tmp_path: Path) -> None:
-    path = tmp_path / "a.mpo"
-    frames = [Image.fromarray(np.tile(RGB, (4, 4, 1))), Image.fromarray(RGB)]
-    frames[0].save(path, "MPO", save_all=True, append_images=frames[1:])
-    assert read_image(path).shape == (32, 32, 3)
 
 
 def test_reflected_padding_mirrors_the_picture() -> None:
@@ -363,3 +247,81 @@ def test_no_padding_stretches_the_picture() -> None:
     assert found.shape == (8, 8)
     assert found[0].min() == 1.0
     assert found[-1].max() == 0.0
+
+
+# A power of two of pixels a block, so that blocks stay blocks when they are halved, and edges lie between pixels.
+BLOCKS = np.kron(np.random.default_rng(3).random((4, 6)) > 0.5, np.ones((8, 8))) > 0
+FRAMES = [("mean", (16, 32), 2, (0, 0), (4, 4)), ("reflect", (16, 32), 2, (0, 0), (4, 4)),
+          ("reflect", (64, 48), 1, (16, 16), (0, 0)), ("mean", (72, 96), 0.5, (4, 4), (0, 0))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pad", "size", "shrink", "rows", "columns"), FRAMES)
+def test_a_mask_lies_where_its_picture_lies(pad: str, size, shrink: float, rows, columns) -> None:
+    spec = ImagePreprocessing(size=size, channels=1, mean=(0.3,), std=(1.0,), pad=pad)
+    resized = BLOCKS[::shrink, ::shrink] if shrink >= 1 else np.kron(BLOCKS, np.ones((2, 2))) > 0
+    options = {"mode": "symmetric"} if pad == "reflect" else {"mode": "constant"}
+    found = spec.place_mask(BLOCKS)
+    np.testing.assert_array_equal(found, np.pad(resized, (rows, columns), **options))
+    picture = (BLOCKS * 255).astype(np.uint8)
+    np.testing.assert_array_equal(found, _back(spec(picture), spec)[..., 0] > 0.5)
+
+
+def test_a_stretched_mask() -> None:
+    spec = ImagePreprocessing(size=(64, 24), channels=1, mean=(0.0,), std=(1.0,), pad="none")
+    expected = np.kron(BLOCKS[:, ::2], np.ones((2, 1))) > 0
+    np.testing.assert_array_equal(spec.place_mask(BLOCKS), expected)
+    np.testing.assert_array_equal(spec((BLOCKS * 255).astype(np.uint8))[0].numpy() > 0.5, expected)
+
+
+def test_the_mask_of_a_tile() -> None:
+    box = Box(8, 16, 16, 16)
+    spec = ImagePreprocessing(size=(16, 16), channels=1, mean=(0.0,), std=(1.0,))
+    np.testing.assert_array_equal(spec.place_mask(BLOCKS, box), BLOCKS[8:24, 16:32])
+    np.testing.assert_array_equal(spec((BLOCKS * 255).astype(np.uint8), box)[0].numpy() > 0.5, BLOCKS[8:24, 16:32])
+
+
+@pytest.mark.parametrize("pad", ["mean", "reflect", "none"])
+@pytest.mark.parametrize("coarser", [1, 4])
+def test_a_map_goes_back_to_the_pictures_size_without_its_padding(pad: str, coarser: int) -> None:
+    spec = ImagePreprocessing(size=(32, 64), channels=1, mean=(0.0,), std=(1.0,), pad=pad)
+    ramp = np.linspace(0.2, 0.8, 50, dtype=np.float32)[None, :].repeat(40, axis=0)
+    frame = spec(ramp)[0].numpy()
+    if pad == "mean":
+        frame[frame == 0] = 9.0  # what a model says of padding is no score of the picture
+    coarse = frame.reshape(32 // coarser, coarser, 64 // coarser, coarser).mean(axis=(1, 3))
+    found = spec.restore_map(coarse, 40, 50)
+    assert found.shape == (40, 50)
+    assert np.abs(found - ramp)[:, 5:-5].max() < 0.03
+    if coarser == 1:
+        assert np.abs(found - ramp).max() < 0.03
+
+
+def test_twelve_bits_in_a_16_bit_file(tmp_path: Path) -> None:
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65
+    path = _save(tmp_path / "a.png", values)
+    spec = replace(GREY, bit_depth=12)
+    np.testing.assert_allclose(_back(spec(path), spec)[..., 0], values / 4095, atol=1e-6)
+    assert torch.equal(spec(RGB), GREY(RGB))  # 8-bit files are as they were
+    for source in (path, values):
+        with pytest.raises(DataError, match=r"a value of 4095 needs more than the 11 bits of `bit_depth`.* 2047"):
+            replace(GREY, bit_depth=11).check(source)
+
+
+def test_tiles_are_parts_of_the_picture() -> None:
+    tiling = Tiling((8, 8), overlap=2)
+    spec = replace(GREY, tiling=tiling)
+    picture = RNG.integers(0, 256, (14, 20), dtype=np.uint8)
+    expected = torch.stack([GREY(picture[box.slices]) for box in tiling.boxes(14, 20)])
+    assert expected.shape == (6, 1, 8, 8)
+    assert torch.equal(spec.tiles(picture), expected)
+    assert torch.equal(GREY.tiles(picture), GREY(picture)[None])
+    with pytest.raises(DataError, match=r"7 x 20 pixels .* a tile has 8 x 8"):
+        spec.check(picture[:7])
+
+
+def test_tiling_survives_a_checkpoint(tmp_path: Path) -> None:
+    spec = replace(GREY, tiling=Tiling((8, 6), 2, top_k=None), bit_depth=12, max_megapixels=200.0)
+    torch.save(spec.to_dict(), tmp_path / "a.pt")
+    assert ImagePreprocessing.from_dict(torch.load(tmp_path / "a.pt", weights_only=True)) == spec
+    old = {name: GREY.to_dict()[name] for name in ("kind", "size", "channels", "mean", "std")}
+    assert ImagePreprocessing.from_dict(old) == GREY

@@ -82,6 +82,13 @@ def test_multi_label_counts_positives() -> None:
     assert schema.counts == {"train": {"x": 2, "y": 0}}
 
 
+def test_a_limit_on_files_is_no_preprocessing() -> None:
+    check_preprocessing({"size": [8, 8], "max_megapixels": 200}, {"size": [8, 8], "max_megapixels": 100})
+    check_preprocessing({"size": [8, 8], "bit_depth": None, "max_megapixels": 100}, {"size": [8, 8]})
+    with pytest.raises(CheckpointError, match="`bit_depth` is 12"):
+        check_preprocessing({"size": [8, 8], "bit_depth": 12}, {"size": [8, 8]})
+
+
 def test_the_same_preprocessing_passes_as_tuples_or_lists() -> None:
     check_preprocessing({"size": (8, 8), "mean": (0.5,)}, {"size": [8, 8], "mean": [0.5]})
     check_preprocessing({"size": (8, 8)}, {})

@@ -242,6 +242,28 @@ def test_a_label_outside_the_classes() -> None:
         check_splits(GOOD, classes=("a", "c"))
 
 
+def test_a_class_of_one_group_is_an_error_wherever_the_group_went() -> None:
+    labels, groups = ["a", "b", "a", "b", "a", "b"], ["g1", "g2", "g3", "g4", "g5", "g6"]
+    rare = _records(labels + ["rare"] * 3, [*groups, "lot 7", "lot 7", "lot 7"])
+    for split in SPLIT_NAMES:
+        names = ["train", "train", "val", "val", "test", "test", *[split] * 3]
+        records = [replace(record, split=name) for record, name in zip(rare, names, strict=True)]
+        with pytest.raises(DataError, match=r"class `rare` has one group only \(`lot 7`\).*give the splits yourself"):
+            check_splits(records)
+        if split == "train":
+            check_splits(records, given=True)
+            check_splits([r for r in records if r.split == "train"], expected=["train"])
+
+
+def test_splits_that_came_with_the_data_can_be_ignored() -> None:
+    records = [replace(r, label="new") if r.split == "test" else r for r in GOOD]
+    with pytest.raises(DataError, match=r"Labels in `test` that `train` lacks: `new`(?s:.*)`given_splits: ignore`"):
+        check_splits(records, given=True)
+    with pytest.raises(DataError, match="`new`") as caught:
+        check_splits(records)
+    assert "given_splits" not in str(caught.value)
+
+
 def test_one_class_only() -> None:
     with pytest.raises(DataError, match="one class only: `a`"):
         check_splits([replace(r, label="a") for r in GOOD])
