@@ -20,8 +20,8 @@ class ScratchOptions:
 
     Attributes:
         learning_rates: Of AdamW, to choose from on validation; each is trained until validation stalls.
-        patience: Epochs without a better validation score that end the training of a rate. At half of them the rate
-            falls to a fifth.
+        patience: Epochs in which neither validation score nor loss gets better that end the training of a rate. After
+            half of them the rate falls to a fifth.
         max_epochs: Bound for each rate, should validation never stall.
     """
 

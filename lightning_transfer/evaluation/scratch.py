@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_transfer.callbacks.forgetting_random import isolated_rng
 from lightning_transfer.errors import TransferError
@@ -72,30 +71,18 @@ class _Trial:
     stalled: bool
 
 
-def random_twin(module: TransferModule, learning_rate: float, patience: int) -> TransferModule:
+def random_twin(module: TransferModule, learning_rate: float) -> TransferModule:
     """Return a module of the same architecture, head and loss with random weights, all of which train.
 
-    It trains with AdamW, whatever optimizer suits the pretrained one; the rate falls to a fifth when validation has
-    stalled for half the patience.
+    It trains with AdamW, whatever optimizer suits the pretrained one.
 
     Args:
         module: The network to match.
         learning_rate: Of AdamW.
-        patience: As for `fit_scratch`.
     """
     arguments = {**module.rebuild_arguments(), "weights": "random", "card": module.card.to_dict()}
-    twin = type(module)(
-        **arguments,
-        optimizer=partial(torch.optim.AdamW, lr=learning_rate, weight_decay=_WEIGHT_DECAY),
-        scheduler=partial(
-            ReduceLROnPlateau,
-            mode=module.monitor_mode,
-            factor=_SLOWER,
-            patience=max(patience // 2 - 1, 0),
-            threshold=0.0,
-        ),
-        scheduler_monitor=module.monitor,
-    )
+    optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=_WEIGHT_DECAY)
+    twin = type(module)(**arguments, optimizer=optimizer)
     if module.schema is not None:
         twin.use_schema(module.schema)
     return twin
@@ -115,7 +102,9 @@ def fit_scratch(
 ) -> Scratch:
     """Train the network of ``module`` from random weights, each rate until validation stalls, and keep the best epoch.
 
-    Rate and epoch are chosen by the module's own ``monitor`` on validation. Nothing is written, and the random states
+    Rate and epoch are chosen by the module's own ``monitor`` on validation. Stalled means that neither it nor
+    ``val_loss`` gets better: at the start the loss falls for long before the first class but the most frequent one is
+    ever predicted. Halfway through the patience the rate falls to a fifth. Nothing is written, and the random states
     are put back.
 
     Args:
@@ -123,7 +112,7 @@ def fit_scratch(
         train: Loader of the training split, augmentation included.
         val: Loader of the validation split.
         learning_rates: Rates of AdamW to choose from.
-        patience: Epochs without a better validation score that end the training of a rate.
+        patience: Epochs in which validation gets no better that end the training of a rate.
         max_epochs: Bound for each rate, should validation never stall.
         seed: Of the random weights and of dropout, the same for each rate.
         trainer_options: Of the Trainer: device, precision, gradient clipping.
@@ -146,10 +135,10 @@ def fit_scratch(
         for rate in learning_rates:
             _seed(seed)
             bar.set_description(f"From scratch, learning rate {rate:g}")
-            twin = random_twin(module, rate, patience)
+            twin = random_twin(module, rate)
             trials[rate] = _train(twin, train, val, patience, max_epochs, dict(trainer_options or {}), bar)
         chosen = _best(trials, module.monitor_mode)
-        best = random_twin(module, chosen, patience)
+        best = random_twin(module, chosen)
         best.configure_model()
     trial = trials[chosen]
     best.load_state_dict(trial.state)
@@ -167,35 +156,46 @@ def fit_scratch(
 
 
 class _UntilPlateau(Callback):
-    """Keep the best epoch's weights in memory, and stop when validation has stalled."""
+    """Keep the best epoch's weights in memory; slow down, then stop, when validation has stalled."""
 
     def __init__(self, monitor: str, mode: str, patience: int, bar: Any) -> None:  # noqa: ANN401 - the progress bar
         self.monitor = monitor
         self.sign = 1.0 if mode == "max" else -1.0
         self.patience = patience
         self.bar = bar
-        self.score = math.nan
+        self.score = self.loss = math.nan
         self.state: dict[str, Tensor] = {}
-        self.best_epoch = 0
+        self.best_epoch = self.progress_epoch = 0
         self.stalled = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare this epoch with the best."""
-        if self.monitor not in trainer.callback_metrics:
+        logged = trainer.callback_metrics
+        if self.monitor not in logged:
             raise TransferError(
                 f"From scratch, the best epoch is chosen by `{self.monitor}`, which validation does not log."
             )
-        score, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch + 1
-        if self._is_better(score) and all(bool(item.isfinite().all()) for item in pl_module.parameters()):
-            self.score, self.best_epoch = score, epoch
+        epoch = trainer.current_epoch + 1
+        score, loss = float(logged[self.monitor]), float(logged.get("val_loss", math.nan))
+        finite = all(bool(item.isfinite().all()) for item in pl_module.parameters())
+        if finite and _is_better(self.sign * score, self.sign * self.score):
+            self.score, self.best_epoch, self.progress_epoch = score, epoch, epoch
             self.state = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
-        self.stalled = epoch - self.best_epoch >= self.patience
+        if finite and _is_better(-loss, -self.loss):
+            self.loss, self.progress_epoch = loss, epoch
+        waited = epoch - self.progress_epoch
+        if waited == max(self.patience // 2, 1):
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] *= _SLOWER
+        self.stalled = waited >= self.patience
         trainer.should_stop = trainer.should_stop or self.stalled
         self.bar.update(1)
         self.bar.set_postfix_str(f"{self.monitor} {score:.3f}, best {self.score:.3f} in epoch {self.best_epoch}")
 
-    def _is_better(self, score: float) -> bool:
-        return math.isfinite(score) and (not self.state or self.sign * score > self.sign * self.score)
+
+def _is_better(value: float, best: float) -> bool:
+    """Say whether a value is higher than the best so far; NaN stands for none."""
+    return math.isfinite(value) and not value <= best
 
 
 def _seed(seed: int) -> None:

@@ -14,9 +14,9 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader
 
 from lightning_transfer.errors import TransferError
@@ -46,11 +46,14 @@ def _module(cls: type[ClassificationModule] = ClassificationModule, **arguments:
     return module
 
 
-def _images(n: int, seed: int) -> DataLoader[Any]:
+def _images(n: int, seed: int, wrong: int = 0) -> DataLoader[Any]:
+    """Images of three kinds that are easy to tell; each ``wrong``-th label is."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.arange(n) % 3
     images = 0.7 * torch.randn(n, 3, 32, 32, generator=generator) + (target - 1).float()[:, None, None, None]
     images[target == 2, :, ::2] -= 2.0
+    if wrong:
+        target[::wrong] = (target[::wrong] + 1) % 3
     batches = [Batch(images[i : i + 8], target[i : i + 8], torch.arange(i, min(i + 8, n))) for i in range(0, n, 8)]
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
@@ -62,36 +65,73 @@ def _states() -> tuple[Any, ...]:
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), dict(os.environ)
 
 
+class _History(pl.Callback):
+    """What validation says of each epoch, and at which rate it trained."""
+
+    def __init__(self) -> None:
+        self.scores: list[float] = []
+        self.losses: list[float] = []
+        self.rates: list[float] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.scores.append(float(trainer.callback_metrics["val_macro_f1"]))
+        self.losses.append(float(trainer.callback_metrics["val_loss"]))
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _expected_epochs(history: _History, patience: int) -> tuple[int, list[int]]:
+    """Return after which epoch to stop, and after which to slow down, from the whole history."""
+    slower = []
+    for epoch in range(1, len(history.scores) + 1):
+        best = [values[:epoch].index(pick(values[:epoch])) + 1
+                for values, pick in ((history.scores, max), (history.losses, min))]  # fmt: skip
+        waited = epoch - max(best)
+        if waited == patience // 2:
+            slower.append(epoch)
+        if waited == patience:
+            return epoch, slower
+    return -1, slower
+
+
 def test_one_rate_gives_what_lightning_s_own_callbacks_give(tmp_path: Path) -> None:
-    found = fit_scratch(_module(), TRAIN, VAL, learning_rates=[3e-3], patience=4, max_epochs=30, seed=3,
+    odd = _images(24, 1, wrong=4)  # the loss rises again once the network is sure of itself
+    found = fit_scratch(_module(), TRAIN, odd, learning_rates=[3e-3], patience=4, max_epochs=40, seed=3,
                         trainer_options=CPU)  # fmt: skip
-    torch.manual_seed(3)
-    plain = ClassificationModule(
-        "timm/test_resnet", weights="random", head_norm="batchnorm",
-        optimizer=partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.05),
-        scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, "max", factor=0.2, patience=1, threshold=0.0),
-        scheduler_monitor="val_macro_f1",
-    )  # fmt: skip
-    plain.use_schema(SCHEMA)
-    stop = EarlyStopping("val_macro_f1", mode="max", patience=4, min_delta=0.0)
-    keep = ModelCheckpoint(tmp_path, monitor="val_macro_f1", mode="max")
-    trainer = pl.Trainer(max_epochs=30, callbacks=[stop, keep], logger=False, enable_progress_bar=False,
-                         enable_model_summary=False, num_sanity_val_steps=0, **CPU)  # fmt: skip
-    trainer.fit(plain, TRAIN, VAL)
+    slower: list[int] = []
+
+    def plain_fit(epochs: int) -> tuple[_History, ModelCheckpoint]:
+        torch.manual_seed(3)
+        plain = ClassificationModule(
+            "timm/test_resnet", weights="random", head_norm="batchnorm",
+            optimizer=partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.05),
+            scheduler=partial(MultiStepLR, milestones=slower, gamma=0.2),
+        )  # fmt: skip
+        plain.use_schema(SCHEMA)
+        history, keep = _History(), ModelCheckpoint(tmp_path, monitor="val_macro_f1", mode="max")
+        trainer = pl.Trainer(max_epochs=epochs, callbacks=[history, keep], logger=False, enable_progress_bar=False,
+                             enable_model_summary=False, num_sanity_val_steps=0, **CPU)  # fmt: skip
+        trainer.fit(plain, TRAIN, odd)
+        return history, keep
+
+    # Each slower rate changes what follows it: find them one after the other.
+    while (now := _expected_epochs(plain_fit(found.epochs)[0], 4)[1]) != slower:
+        slower = now[: len(slower) + 1]
+    history, keep = plain_fit(found.epochs)
+    assert slower, "the rate never fell, so that is not shown"
+    assert found.epochs == _expected_epochs(history, 4)[0]
     best = torch.load(keep.best_model_path, weights_only=True)
     assert found.scores == {3e-3: float(keep.best_model_score)}
-    assert found.epochs == trainer.current_epoch == stop.stopped_epoch + 1
     assert found.best_epoch == best["epoch"] + 1
     state = found.module.state_dict()
     assert state.keys() == best["state_dict"].keys()
     assert all(torch.equal(value, state[name]) for name, value in best["state_dict"].items())
-    assert found.epochs - found.best_epoch == 4
     assert found.stalled
     assert not found.module.training
 
 
 def test_it_learns_and_the_best_rate_on_validation_is_taken() -> None:
-    found = fit_scratch(_module(), TRAIN, VAL, learning_rates=[1e-7, 3e-3], patience=5, trainer_options=CPU)
+    found = fit_scratch(_module(), TRAIN, VAL, learning_rates=[1e-7, 3e-3], patience=5, max_epochs=20,
+                        trainer_options=CPU)  # fmt: skip
     assert found.learning_rate == 3e-3
     assert found.scores[3e-3] == max(found.scores.values()) > 0.9
     with torch.no_grad():
@@ -114,7 +154,7 @@ def test_a_smaller_loss_is_better_where_the_module_says_so() -> None:
 def test_the_twin_has_the_same_architecture_and_loss_other_weights_and_all_of_it_trains() -> None:
     module = _module(loss="focal", head_dropout=0.25)
     module.backbone.requires_grad_(False)
-    twin = random_twin(module, 1e-3, 4)
+    twin = random_twin(module, 1e-3)
     twin.configure_model()
     assert twin.rebuild_arguments() == module.rebuild_arguments()
     assert all(parameter.requires_grad for parameter in twin.parameters())
@@ -125,7 +165,7 @@ def test_the_twin_has_the_same_architecture_and_loss_other_weights_and_all_of_it
     found = fit_scratch(module, TRAIN, VAL, learning_rates=[3e-3], patience=2, max_epochs=3, trainer_options=CPU)
     assert not any(parameter.requires_grad for parameter in module.backbone.parameters())
     torch.manual_seed(0)
-    start = dict(random_twin(module, 3e-3, 2).named_parameters())
+    start = dict(random_twin(module, 3e-3).named_parameters())
     moved = [name for name, value in found.module.named_parameters() if name in start and not value.equal(start[name])]
     assert set(moved) == set(start), "something stayed at its random start"
 
