@@ -19,13 +19,16 @@ class ScratchOptions:
     """How the baseline ``scratch`` trains the same network from random weights.
 
     Attributes:
-        learning_rates: Of AdamW, to choose from on validation; each is trained until validation stalls.
-        patience: Epochs in which neither validation score nor loss gets better that end the training of a rate. After
-            half of them the rate falls to a fifth.
-        max_epochs: Bound for each rate, should validation never stall.
+        learning_rates: Of AdamW, to choose from on validation.
+        trial_epochs: Epochs after which the rates are compared; then the best one starts again and trains until
+            validation stalls. None trains each of them until then, which is surer and takes longer.
+        patience: Epochs in which neither validation score nor loss gets better that end the training. After half of
+            them the rate falls to a fifth.
+        max_epochs: Bound, should validation never stall.
     """
 
     learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3])
+    trial_epochs: int | None = None
     patience: int = 15
     max_epochs: int = 200
 

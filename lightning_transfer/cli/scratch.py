@@ -48,6 +48,7 @@ def scratch_baseline(cli: TransferCLI, test: Outputs, *, show_progress: bool) ->
         data.train_dataloader(),
         data.val_dataloader(),
         learning_rates=options.learning_rates,
+        trial_epochs=options.trial_epochs,
         patience=options.patience,
         max_epochs=options.max_epochs,
         seed=int(seed or 0),

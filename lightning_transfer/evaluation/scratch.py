@@ -42,7 +42,7 @@ class Scratch:
     Attributes:
         module: With the weights of its best epoch, in eval mode, on the CPU.
         learning_rate: The one whose best epoch was the best.
-        scores: Learning rate -> validation score of its best epoch; NaN where training diverged.
+        scores: Learning rate -> validation score that the choice was made by; NaN where training diverged.
         best_epoch: The epoch that was kept, counted from 1.
         epochs: Trained with the chosen rate.
         stalled: Whether validation stalled; False if ``max_epochs`` came first.
@@ -94,13 +94,14 @@ def fit_scratch(
     val: Any,  # noqa: ANN401
     *,
     learning_rates: Sequence[float] = LEARNING_RATES,
+    trial_epochs: int | None = None,
     patience: int = 15,
     max_epochs: int = 200,
     seed: int = 0,
     trainer_options: Mapping[str, Any] | None = None,
     show_progress: bool = False,
 ) -> Scratch:
-    """Train the network of ``module`` from random weights, each rate until validation stalls, and keep the best epoch.
+    """Train the network of ``module`` from random weights until validation stalls, and keep the best epoch.
 
     Rate and epoch are chosen by the module's own ``monitor`` on validation. Stalled means that neither it nor
     ``val_loss`` gets better: at the start the loss falls for long before the first class but the most frequent one is
@@ -112,6 +113,8 @@ def fit_scratch(
         train: Loader of the training split, augmentation included.
         val: Loader of the validation split.
         learning_rates: Rates of AdamW to choose from.
+        trial_epochs: Epochs after which the rates are compared; then the best one starts again and trains until
+            validation stalls. None trains each of them until then, which is surer and takes longer.
         patience: Epochs in which validation gets no better that end the training of a rate.
         max_epochs: Bound for each rate, should validation never stall.
         seed: Of the random weights and of dropout, the same for each rate.
@@ -125,22 +128,28 @@ def fit_scratch(
     """
     if not learning_rates or min(learning_rates) <= 0:
         raise ValueError(f"Expected positive `learning_rates`, got {list(learning_rates)}. Use {list(LEARNING_RATES)}.")
-    if patience < 1 or max_epochs < 1:
-        raise ValueError(f"Expected `patience` and `max_epochs` of at least 1, got {patience} and {max_epochs}.")
+    if patience < 1 or max_epochs < 1 or (trial_epochs is not None and trial_epochs < 1):
+        raise ValueError(
+            f"Expected `patience`, `max_epochs` and `trial_epochs` of at least 1, got {patience}, {max_epochs} and "
+            f"{trial_epochs}."
+        )
     if val is None or val == []:
         raise TransferError("From scratch, rate and epoch are chosen on validation, and there is no validation split.")
     start = time.perf_counter()
     trials: dict[float, _Trial] = {}
     with _quiet(), isolated_rng(), progress("From scratch", None, show_progress) as bar:
-        for rate in learning_rates:
+
+        def train_with(rate: float, epochs: int) -> _Trial:
             _seed(seed)
             bar.set_description(f"From scratch, learning rate {rate:g}")
-            twin = random_twin(module, rate)
-            trials[rate] = _train(twin, train, val, patience, max_epochs, dict(trainer_options or {}), bar)
+            return _train(random_twin(module, rate), train, val, patience, epochs, dict(trainer_options or {}), bar)
+
+        for rate in learning_rates:
+            trials[rate] = train_with(rate, min(trial_epochs or max_epochs, max_epochs))
         chosen = _best(trials, module.monitor_mode)
+        trial = trials[chosen] if trial_epochs is None else train_with(chosen, max_epochs)
         best = random_twin(module, chosen)
         best.configure_model()
-    trial = trials[chosen]
     best.load_state_dict(trial.state)
     seconds = time.perf_counter() - start
     return Scratch(
@@ -151,7 +160,7 @@ def fit_scratch(
         epochs=trial.epochs,
         stalled=trial.stalled,
         seconds=seconds,
-        description=_describe(chosen, trials, module.monitor, seconds),
+        description=_describe(chosen, trial, list(trials), module.monitor, trial_epochs, seconds),
     )
 
 
@@ -240,13 +249,15 @@ def _best(trials: Mapping[float, _Trial], mode: str) -> float:
     return (max if mode == "max" else min)(finite, key=lambda rate: finite[rate])
 
 
-def _describe(chosen: float, trials: Mapping[float, _Trial], monitor: str, seconds: float) -> str:
-    trial = trials[chosen]
-    others = ", ".join(f"{rate:g}" for rate in trials)
+def _describe(
+    chosen: float, trial: _Trial, rates: Sequence[float], monitor: str, trial_epochs: int | None, seconds: float
+) -> str:
+    tried = ", ".join(f"{rate:g}" for rate in rates)
+    after = "" if trial_epochs is None else f" after {trial_epochs} epochs"
     end = "until validation stalled" if trial.stalled else "its upper bound, and validation had not stalled"
     return (
-        f"learning rate {chosen:g} of {others} (by {monitor}); {trial.epochs} epochs, {end}, the best was "
-        f"{trial.best_epoch}; {seconds:.0f} s for all rates"
+        f"learning rate {chosen:g} of {tried} (by {monitor}{after}); {trial.epochs} epochs, {end}, the best was "
+        f"{trial.best_epoch}; {seconds:.0f} s with the choice of the rate"
     )
 
 

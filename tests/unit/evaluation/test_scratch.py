@@ -137,8 +137,26 @@ def test_it_learns_and_the_best_rate_on_validation_is_taken() -> None:
     with torch.no_grad():
         hits = torch.cat([found.module(batch.input).argmax(1) == batch.target for batch in VAL])
     assert hits.float().mean() > 0.9
-    for word in ("learning rate 0.003 of 1e-07, 0.003", "val_macro_f1", f"{found.epochs} epochs", "s for all rates"):
+    for word in (
+        "learning rate 0.003 of 1e-07, 0.003",
+        "val_macro_f1",
+        f"{found.epochs} epochs",
+        "s with the choice of the rate",
+    ):
         assert word in found.description
+
+
+def test_after_a_trial_the_best_rate_starts_again_and_ends_as_if_it_had_been_the_only_one() -> None:
+    options = {"patience": 4, "max_epochs": 12, "trainer_options": CPU}
+    alone = fit_scratch(_module(), TRAIN, VAL, learning_rates=[3e-3], **options)
+    found = fit_scratch(_module(), TRAIN, VAL, learning_rates=[1e-7, 3e-3], trial_epochs=3, **options)
+    assert (found.learning_rate, found.epochs, found.best_epoch) == (3e-3, alone.epochs, alone.best_epoch)
+    state = found.module.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in alone.module.state_dict().items())
+    assert "(by val_macro_f1 after 3 epochs)" in found.description
+    short = fit_scratch(_module(), TRAIN, VAL, learning_rates=[1e-7, 3e-3], patience=9, max_epochs=3,
+                        trainer_options=CPU)  # fmt: skip
+    assert found.scores == short.scores
 
 
 def test_a_smaller_loss_is_better_where_the_module_says_so() -> None:
@@ -213,7 +231,7 @@ def test_what_cannot_work_is_refused() -> None:
         fit_scratch(_module(), TRAIN, [])
     with pytest.raises(ValueError, match=r"got \[0.001, 0\]"):
         fit_scratch(_module(), TRAIN, VAL, learning_rates=[1e-3, 0])
-    with pytest.raises(ValueError, match="got 0 and 200"):
+    with pytest.raises(ValueError, match="got 0, 200 and None"):
         fit_scratch(_module(), TRAIN, VAL, patience=0)
 
     class Silent(ClassificationModule):
