@@ -77,7 +77,7 @@ def load_source_head(
     if source.folder is not None or (source.kind == "hf" and source.file is None):
         folder, found = _folder_card(source, card_values(card))
         return transformers_folder.source_head(folder, found)
-    built, found, state = _load(name, weights, card)
+    built, found, state = _load(name, weights, card, say=False)  # what the backbone keeps is said when it is loaded
     names = (SOURCE_HEAD, *built.heads[:1])
     head = extract_head(state, built.module, names[:1])
     if head is None:
@@ -94,7 +94,7 @@ def load_source_head(
 
 
 def _load(
-    name: str, weights: str | Path | None, card: BackboneCard | str | Path | None
+    name: str, weights: str | Path | None, card: BackboneCard | str | Path | None, *, say: bool = True
 ) -> tuple[Built, BackboneCard, dict[str, Tensor]]:
     """Load a backbone; the state is what was read, the old head included, and empty for transformers' folders."""
     stated = card_values(card)
@@ -119,17 +119,19 @@ def _load(
     else:
         state = torchvision_models.pretrained_state(source.model, name)
     origin = str(source.file or name)
-    _fill(built, found, state, origin)
+    _fill(built, found, state, origin, say=say)
     return built, found, state
 
 
-def _fill(built: Built, card: BackboneCard, state: dict[str, Tensor], origin: str) -> None:
-    """Load a file's tensors, and log what was kept and dropped."""
+def _fill(built: Built, card: BackboneCard, state: dict[str, Tensor], origin: str, *, say: bool = True) -> None:
+    """Load a file's tensors, and log what was kept and dropped, if it is to be said."""
     module, heads = built.module, built.heads
     if isinstance(module, PooledTransformer):
         # Files of transformers know nothing of our wrapper, and may hold a pooler that this pooling does not use.
         module, heads = module.model, ("pooler",)
-    fill(module, state, origin=origin, head=heads, architecture=card.architecture).log(origin)
+    filled = fill(module, state, origin=origin, head=heads, architecture=card.architecture)
+    if say:
+        filled.log(origin)
 
 
 def _from_card(name: str, card: BackboneCard | str | Path | None, stated: dict[str, Any]) -> tuple[Built, BackboneCard]:

@@ -18,9 +18,11 @@ from lightning_transfer.callbacks.forgetting_reading import (
     read_outputs,
     undisturbed,
 )
+from lightning_transfer.callbacks.forgetting_report import SourceAccuracy
 from lightning_transfer.callbacks.forgetting_store import ReferenceFile, load_reference, pack_reference, store_folders
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.metrics.bootstrap import Interval
+from lightning_transfer.metrics.forgetting import predicted_class
 
 __all__ = ["Meter", "synchronise"]
 
@@ -121,6 +123,20 @@ class Meter:
         message = trainer.strategy.broadcast(message)
         if message:
             raise CheckpointError(message)
+
+    def source_accuracies(self) -> dict[str, SourceAccuracy]:
+        """Return key -> what the source head scored on labelled source data in the reference; rank 0 knows it."""
+        found = {}
+        for probe in self.probes:
+            if "accuracy" not in self._usable[probe.name] or probe.name not in self._reference:
+                continue
+            logits = self._reference[probe.name].logits
+            if logits is not None and probe.labels is not None:
+                hits = (predicted_class(logits) == probe.labels).double().mean().item()
+                chance = probe.labels.bincount().max().item() / len(probe.labels)
+                name = "_".join(part for part in ("source", probe.name, "accuracy") if part)
+                found[name] = SourceAccuracy(hits, len(probe.labels), chance, probe.key("accuracy"))
+        return found
 
     def read(self, trainer: Trainer, module: LightningModule) -> dict[str, Interval]:
         """Return logged key -> loss against the reference, of the weights as they are."""

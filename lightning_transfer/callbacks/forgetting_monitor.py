@@ -33,6 +33,7 @@ from lightning_transfer.callbacks.forgetting_reading import find_reader, usable_
 from lightning_transfer.callbacks.forgetting_report import (
     AlarmCounter,
     ForgettingReport,
+    SourceAccuracy,
     alarm_text,
     logged_scores,
     summarise,
@@ -151,6 +152,7 @@ class ForgettingMonitor(Callback):
         self._cadence = Cadence(self.every_n_epochs, self.every_n_steps, self.max_overhead)
         self._alarms = AlarmCounter({}, self.confirm)
         self._meter: Meter | None = None
+        self._source: dict[str, SourceAccuracy] = {}
         self._action = self._make_action()
         self._cost = self._started = self._probing_since = 0.0
         self._training_since = 0.0, 0.0
@@ -159,6 +161,20 @@ class ForgettingMonitor(Callback):
     def interpolated_path(self) -> str:
         """The checkpoint that ``"interpolate"`` wrote; empty where there is none."""
         return self._action.path if isinstance(self._action, InterpolateAction) else ""
+
+    def source_accuracy(self, step: int) -> dict[str, dict[str, Interval]]:
+        """Return the source head's accuracy ``before`` the fit and ``after`` an optimizer step, and by ``chance``.
+
+        Args:
+            step: Steps done, such as the ``global_step`` of the checkpoint that is kept. The last check after so many
+                counts; without one ``after`` has no value.
+
+        Returns:
+            ``source_accuracy``, or ``source_<probe>_accuracy``, for each labelled probe of source data; nothing where
+            ``accuracy`` is not among the metrics.
+        """
+        report = next((item for item in reversed(self.history) if item.step == step), None)
+        return {name: found.at(report) for name, found in self._source.items()}
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
@@ -184,6 +200,7 @@ class ForgettingMonitor(Callback):
         self._started = time.perf_counter()
         with self._probing(pl_module):
             self._meter = self._begin(trainer, pl_module)
+            self._source = self._meter.source_accuracies()
             self._action.start(trainer, pl_module, str(self._state["sha256"])[:12], self._alarms.pending)
         self._cadence.start(trainer.global_step)
         self._training_since = time.perf_counter() - self._started, self._state["probe_seconds"]

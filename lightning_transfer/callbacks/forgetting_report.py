@@ -11,7 +11,16 @@ from torch import Tensor
 
 from lightning_transfer.metrics.bootstrap import Interval
 
-__all__ = ["AlarmCounter", "ForgettingReport", "alarm_text", "curve", "logged_scores", "summarise", "summary_lines"]
+__all__ = [
+    "AlarmCounter",
+    "ForgettingReport",
+    "SourceAccuracy",
+    "alarm_text",
+    "curve",
+    "logged_scores",
+    "summarise",
+    "summary_lines",
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,46 @@ class ForgettingReport:
         """
         readings = {key: Interval(**value) for key, value in values["readings"].items()}
         return cls(**{**values, "readings": readings, "alarms": tuple(values["alarms"])})
+
+
+@dataclass(frozen=True)
+class SourceAccuracy:
+    """Accuracy of the source head on a labelled probe before training.
+
+    Attributes:
+        before: Share of the probe that was right.
+        n: Inputs of the probe.
+        chance: What the best constant answer would get: the share of the most frequent class.
+        key: Logged key of the loss against it.
+    """
+
+    before: float
+    n: int
+    chance: float
+    key: str
+
+    def at(self, report: ForgettingReport | None) -> dict[str, Interval]:
+        """Return ``before``, ``after`` and ``chance``; ``after`` is that of one check, without value if there was none.
+
+        Example:
+            >>> found = SourceAccuracy(0.75, 100, chance=0.1, key="forgetting_accuracy")
+            >>> report = ForgettingReport(3, 0, {"forgetting_accuracy": Interval(0.25, 0.2, 0.3, n=100)})
+            >>> print(found.at(report)["before"], found.at(report)["after"])
+            0.750 [0.665, 0.835] 0.500 [0.402, 0.598]
+        """
+        loss = None if report is None or self.key not in report.readings else report.readings[self.key].value
+        after = Interval(None, None, None, self.n, reason="not measured with these weights")
+        return {
+            "before": self._share(self.before),
+            "after": after if loss is None else self._share(self.before - loss),
+            "chance": Interval(self.chance, None, None, self.n, reason="share of the most frequent class"),
+        }
+
+    def _share(self, value: float) -> Interval:
+        """Return a share with its interval in closed form, as for the losses."""
+        value = min(max(value, 0.0), 1.0)  # a difference of two shares may leave the range by its last digit
+        margin = 1.96 * math.sqrt(value * (1 - value) / (self.n - 1))
+        return Interval(value, max(value - margin, 0.0), min(value + margin, 1.0), self.n)
 
 
 class AlarmCounter:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from lightning_transfer import __version__
 from lightning_transfer.cli.arguments import check_config, split_arguments
 from lightning_transfer.cli.errors import UsageError, report
+from lightning_transfer.cli.quiet import drop_noise
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.cli.verbs import VERBS
 from lightning_transfer.errors import closest
@@ -66,6 +67,7 @@ def _dispatch(recipe: Recipe, words: Sequence[str]) -> int:
         _check_places(recipe, arguments.verb, arguments.places, verb.takes_run)
         for name in arguments.configs:
             check_config(name, recipe)
+        drop_noise()
         _show_messages()
     return verb.load()(recipe, arguments)
 

@@ -5,13 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["EvaluationOptions"]
+__all__ = ["EvaluationOptions", "ScratchOptions"]
 
-Baselines = list[Literal["majority", "knn", "linear_probe"]]
+Baselines = list[Literal["majority", "knn", "linear_probe", "scratch"]]
 
 
-def _all_baselines() -> Baselines:
+def _cheap_baselines() -> Baselines:
     return ["majority", "knn", "linear_probe"]
+
+
+@dataclass
+class ScratchOptions:
+    """How the baseline ``scratch`` trains the same network from random weights.
+
+    Attributes:
+        learning_rates: Of AdamW, to choose from on validation.
+        trial_epochs: Epochs after which the rates are compared; then the best one starts again and trains until
+            validation stalls. None trains each of them until then, which is surer and takes longer.
+        patience: Epochs in which neither validation score nor loss gets better that end the training. After half of
+            them the rate falls to a fifth.
+        max_epochs: Bound, should validation never stall.
+    """
+
+    learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3])
+    trial_epochs: int | None = None
+    patience: int = 15
+    max_epochs: int = 200
 
 
 @dataclass
@@ -21,13 +40,16 @@ class EvaluationOptions:
     Attributes:
         max_false_reject_rate: Share of good items that the threshold may reject, measured on the calibration split.
             After the fit: one of the rates that have a threshold (the fit's, 1, 2 and 5%).
-        baselines: Plain methods that ``test`` puts beside the model; they read the training split again.
+        baselines: Plain methods that ``test`` puts beside the model; they read the training split again. ``scratch``
+            trains the same network from random weights, which takes as long as training does.
+        scratch: How it does that.
         nearest_examples: Training records whose features travel in ``model.ckpt``, so that each prediction can name
             the most similar one; with more records a share of each class. 0 keeps none.
         save_maps: Write a heat map of each image that ``test`` or ``predict`` reads, where the head makes one.
     """
 
     max_false_reject_rate: float = 0.05
-    baselines: Baselines = field(default_factory=_all_baselines)
+    baselines: Baselines = field(default_factory=_cheap_baselines)
+    scratch: ScratchOptions = field(default_factory=ScratchOptions)
     nearest_examples: int = 10_000
     save_maps: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Subset
 
+from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
 from lightning_transfer.cli.normal_only import more_metrics, write_maps
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.errors import BackboneError
@@ -26,6 +28,7 @@ from lightning_transfer.evaluation import (
     fit_baselines,
     fit_calibration,
     format_calibration,
+    format_overview,
     format_table,
     predictions,
     sample_examples,
@@ -44,11 +47,12 @@ __all__ = ["finish_fit", "finish_predict", "finish_test", "finish_validate"]
 _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "current_model_state", "averaging_state")
 
 
-def finish_fit(cli: TransferCLI) -> None:
+def finish_fit(cli: TransferCLI, seconds: float) -> None:
     """Load the checkpoint to keep, calibrate it, keep training examples, and write ``model.ckpt``.
 
     Args:
         cli: After its trainer's ``fit``.
+        seconds: That the fit took.
     """
     trainer, module = cli.trainer, cli.model
     if getattr(trainer, "fast_dev_run", False):
@@ -74,12 +78,13 @@ def finish_fit(cli: TransferCLI) -> None:
     }
     with atomic(cli.output / "model.ckpt") as part:
         torch.save(checkpoint, part)
-    scores = _logged(cli)
-    if scores:
-        write_json(cli.output / "metrics.json", scores)
+    scores, facts = _logged(cli), fit_facts(cli, int(checkpoint["global_step"]), seconds)
+    write_json(cli.output / "metrics.json", {**scores, **{name: item.to_dict() for name, item in facts.items()}})
     print(f"Checkpoint: {best}")
     for name, score in scores.items():
         print(f"Best {name}: {score['value']:.4f}")
+    for line in source_lines(facts):
+        print(line)
     print(format_calibration(module.calibration))
     if examples is not None:
         print(f"Nearest training examples: from {examples.rule}")
@@ -104,18 +109,23 @@ def finish_test(cli: TransferCLI) -> None:
     batches: list[ModelOutput] = module.test_outputs
     records = data.records_for("test")
     outputs = Outputs.from_batches(batches, module.schema)
-    result = evaluate_classification(
-        outputs, records, module.schema, cli.calibration, baselines=_baselines(cli, outputs), show_progress=_bar(cli)
-    )
-    result = replace(result, metrics={**result.metrics, **more_metrics(cli, outputs, records)})
-    result.write_json(cli.output / "metrics.json")
     kept, found = _predicted(cli, records, outputs)
     skipped = data.list_skipped("fit") if len(outputs) == len(records) else ()
     _write(cli, "predictions.csv", kept, found, skipped)
+    rows = _baselines(cli, outputs)
+    interrupted = _add_scratch(cli, outputs, rows)
+    result = evaluate_classification(
+        outputs, records, module.schema, cli.calibration, baselines=rows, show_progress=_bar(cli)
+    )
+    result = replace(result, metrics={**result.metrics, **more_metrics(cli, outputs, records)})
+    result.write_json(cli.output / "metrics.json")
     print(format_table(result))
     for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
         print(f"Written: {path}")
     write_maps(cli, records)
+    print(f"\n{format_overview(result, rows, read_facts(cli.folder))}")
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
@@ -232,7 +242,7 @@ def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
     """Fit the plain methods on the features that the backbone had before any fine-tuning."""
     from lightning_transfer.backbones import load_backbone
 
-    names: list[str] = list(cli.config_init["evaluation"].baselines)
+    names: list[str] = [name for name in cli.config_init["evaluation"].baselines if name != "scratch"]
     data, module = cli.datamodule, cli.model
     train = data.records_for("train")
     if not names or not train:
@@ -252,8 +262,11 @@ def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
             return Outputs.from_labels(data.records_for(split), module.schema)
         return collect_features(backbone, data.ordered_dataloader(split), device, bar)
 
-    return fit_baselines(
-        features("train"),
+    start = time.perf_counter()
+    fitted_on = features("train")
+    seconds = time.perf_counter() - start
+    rows = fit_baselines(
+        fitted_on,
         features("test") if len(test) == len(data.records_for("test")) else test,
         module.schema,
         groups=[record.group or record.id for record in train],
@@ -262,6 +275,28 @@ def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
         max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
         show_progress=bar,
     )
+    # What a row took includes the features that it reads.
+    return {
+        name: row if name == "majority" else replace(row, seconds=(row.seconds or 0.0) + seconds)
+        for name, row in rows.items()
+    }
+
+
+def _add_scratch(cli: TransferCLI, test: Outputs, rows: dict[str, BaselineOutputs]) -> bool:
+    """Add the row ``scratch`` where it is asked for; without it the test goes on. Return whether it was interrupted."""
+    if "scratch" not in cli.config_init["evaluation"].baselines:
+        return False
+    from lightning_transfer.cli.scratch import scratch_baseline
+
+    missing = "The row `scratch` is left out; all else of this test is kept"
+    try:
+        rows["scratch"] = scratch_baseline(cli, test, show_progress=_bar(cli))
+    except KeyboardInterrupt:
+        rank_zero_warn(f"{missing}: its training was interrupted.")
+        return True
+    except Exception as error:  # whatever a second training runs into, the first one's results are there
+        rank_zero_warn(f"{missing}: {type(error).__name__}: {error}")
+    return False
 
 
 def _logged(cli: TransferCLI) -> dict[str, Any]:

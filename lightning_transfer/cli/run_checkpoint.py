@@ -95,7 +95,8 @@ class RunCheckpoint(ModelCheckpoint):
             return
         # Set before saving, because it is part of the state.
         self.last_model_path = str(Path(self.dirpath or ".") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
-        trainer.save_checkpoint(self.last_model_path)
+        # Said, since Lightning remarks on it otherwise, once an epoch.
+        trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

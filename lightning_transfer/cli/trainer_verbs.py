@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -50,6 +51,7 @@ def fit(recipe: Recipe, arguments: Arguments) -> int:
     with start(recipe, arguments) as cli:
         if cli.source.checkpoint is not None:
             _say_what_the_checkpoint_decides(arguments)
+        begin = time.perf_counter()
         try:
             cli.trainer.fit(cli.model, **trainer_inputs(cli, cli.trainer.fit))
         except SystemExit:
@@ -59,7 +61,7 @@ def fit(recipe: Recipe, arguments: Arguments) -> int:
             if last.is_file():
                 print(f"Interrupted. Go on: {recipe.command} fit --config {cli.folder}/config.yaml --ckpt_path {last}")
             return 130
-        _results().finish_fit(cli)
+        _results().finish_fit(cli, time.perf_counter() - begin)
     return 0
 
 

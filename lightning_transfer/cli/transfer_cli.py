@@ -72,7 +72,8 @@ class TransferCLI(LightningCLI):
             recipe.module_class(self.head),
             recipe.data_class(),
             save_config_callback=None,
-            trainer_defaults={"default_root_dir": "runs"},
+            # `plan` and the freezing callback say which parts train; Lightning's table does not know.
+            trainer_defaults={"default_root_dir": "runs", "enable_model_summary": False},
             seed_everything_default=0,
             parser_kwargs={
                 "prog": f"{recipe.command} {verb.name}",

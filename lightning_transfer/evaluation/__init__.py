@@ -15,11 +15,13 @@ from lightning_transfer.evaluation.classification import evaluate_classification
 from lightning_transfer.evaluation.decisions import write_confusion
 from lightning_transfer.evaluation.neighbours import EXAMPLES_KEY, TrainingExamples, sample_examples
 from lightning_transfer.evaluation.normal_only import evaluate_localisation, recall_by_kind
+from lightning_transfer.evaluation.overview import format_overview
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.predictor import Predictor, load
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.results import ClassificationResult
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
+from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
 from lightning_transfer.evaluation.terminal import format_calibration, format_table
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "ClassificationResult",
     "Outputs",
     "Predictor",
+    "Scratch",
     "TrainingExamples",
     "collect_features",
     "collect_outputs",
@@ -36,7 +39,9 @@ __all__ = [
     "evaluate_localisation",
     "fit_baselines",
     "fit_calibration",
+    "fit_scratch",
     "format_calibration",
+    "format_overview",
     "format_table",
     "knn_baseline",
     "linear_probe_baseline",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -50,11 +51,19 @@ class Baseline:
 
 @dataclass(frozen=True)
 class BaselineOutputs:
-    """A baseline's row, ready for `evaluate_classification`: judged like the model, with a calibration of its own."""
+    """A baseline's row, ready for `evaluate_classification`: judged like the model, with a calibration of its own.
+
+    Attributes:
+        outputs: What it says of the records.
+        calibration: Its own temperature and threshold.
+        description: What was chosen for it, and how.
+        seconds: Spent on making it; None if unknown.
+    """
 
     outputs: Outputs
     calibration: Calibration
     description: str = ""
+    seconds: float | None = None
 
 
 def fit_baselines(
@@ -98,7 +107,9 @@ def fit_baselines(
     rows = {}
     with progress("Baselines", len(names), show_progress) as bar:
         for name in names:
+            start = time.perf_counter()
             baseline = known[name]()
+            seconds = time.perf_counter() - start
             fitted = Calibration()
             if calibration is not None:
                 fitted = fit_calibration(
@@ -107,7 +118,7 @@ def fit_baselines(
                     max_false_reject_rate=max_false_reject_rate,
                     n_resamples=0,  # nobody decides by a baseline: its thresholds need no intervals
                 )
-            rows[name] = BaselineOutputs(baseline.outputs(test), fitted, baseline.description)
+            rows[name] = BaselineOutputs(baseline.outputs(test), fitted, baseline.description, seconds)
             bar.update(1)
     return rows
 

@@ -7,7 +7,7 @@ from lightning_transfer.evaluation.results import ClassificationResult
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, OperatingPoint
 
-__all__ = ["format_calibration", "format_table"]
+__all__ = ["align", "format_calibration", "format_table"]
 
 # What the short table compares; `metrics.json` holds every difference.
 _HEADLINES = ("macro_f1", "auroc", "average_precision")
@@ -35,7 +35,7 @@ def format_table(result: ClassificationResult) -> str:
             continue
         beside = (str(found[name]) if name in found else "" for found in result.baselines.values())
         rows.append((name, str(item.n), str(item), *beside))
-    lines += _aligned(rows, right=(1,))
+    lines += align(rows, right=(1,))
     if result.metrics and result.calibration.threshold is not None:
         lines.append(f"threshold {result.calibration.threshold:.4g}: {result.calibration.rule}")
     compared = [name for name in _HEADLINES if all(name in found for found in result.differences.values())]
@@ -43,7 +43,7 @@ def format_table(result: ClassificationResult) -> str:
         rows = [("model minus", *compared, "")]
         for name, found in result.differences.items():
             rows.append((name, *(_signed(found[key]) for key in compared), result.descriptions.get(name, "")))
-        lines += ["", *_aligned(rows)]
+        lines += ["", *align(rows)]
     lines += _operating_points(result) + _decisions(result)
     return "\n".join(lines)
 
@@ -65,7 +65,7 @@ def format_calibration(calibration: Calibration) -> str:
         on_calibration = f"{point.false_reject_rate:.3f} of {point.num_negative}"
         rows.append((_asked(point, calibration), _cut(point), on_calibration, _expected(point)))
     if calibration.points:
-        lines += [f"  {line}" for line in _aligned(rows)] + _notes(calibration)
+        lines += [f"  {line}" for line in align(rows)] + _notes(calibration)
     return "\n".join(lines)
 
 
@@ -90,7 +90,7 @@ def _operating_points(result: ClassificationResult) -> list[str]:
     if len(rows) == 1:
         return []
     title = "Operating points: thresholds fitted on the calibration split, and applied to these records as they are"
-    return ["", title, *_aligned(rows), *_notes(calibration)]
+    return ["", title, *align(rows), *_notes(calibration)]
 
 
 def _decisions(result: ClassificationResult) -> list[str]:
@@ -111,7 +111,7 @@ def _decisions(result: ClassificationResult) -> list[str]:
     line = f"Escapes: {len(result.escapes)} of {defects} defects let through"
     line += "" if rate is None else f", {rate}"
     line += f": {listing(result.escapes)}" if result.escapes else ""
-    return ["", "Decisions (rows: true class, columns: decision)", *_aligned(rows, right=places), line]
+    return ["", "Decisions (rows: true class, columns: decision)", *align(rows, right=places), line]
 
 
 def _by_rate(calibration: Calibration) -> list[OperatingPoint]:
@@ -145,7 +145,8 @@ def _signed(item: Interval) -> str:
     return f"{item.value:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"
 
 
-def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+def align(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    """Return the rows as lines of equally wide columns; those of ``right`` are flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     cells = (
         [row[place].rjust(width) if place in right else row[place].ljust(width) for place, width in enumerate(widths)]

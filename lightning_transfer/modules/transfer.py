@@ -86,7 +86,8 @@ class TransferModule(pl.LightningModule):
         self.source_head: nn.Module | None = None
         if keep_source_head:
             self.source_head = load_source_head(backbone, weights=weights, card=given)
-            self.source_head.requires_grad_(False)
+            # In train mode, in which a linear layer does the same: Lightning warns of modules that are not.
+            self.source_head.requires_grad_(False).train()
         self.head: nn.Module | None = None
         self.schema: Schema | None = None
         self.calibration = Calibration()

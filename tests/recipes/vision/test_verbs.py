@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import lightning_transfer
@@ -131,12 +132,24 @@ def test_the_same_seed_gives_the_same_model(tmp_path: Path, drawn: Path, run: Ru
 
 
 @pytest.mark.slow
-def test_the_demo_beats_its_baseline(tmp_path: Path, run: Run) -> None:
+@pytest.mark.timeout(1800)
+def test_the_demo_beats_its_baselines_and_says_what_it_cost(tmp_path: Path, run: Run) -> None:
     config = Path(__file__).parents[3] / "recipes" / "vision" / "configs" / "demo.yaml"
     code, printed = run("fit", "--config", str(config), "--trainer.enable_progress_bar=false")
     assert code == 0, printed
-    code, printed = run("test", str(run_folder(printed)))
+    folder = run_folder(printed)
+    fitted = json.loads((folder / "metrics.json").read_text())
+    before, after, chance = (fitted[f"source_accuracy_{part}"]["value"] for part in ("before", "after", "chance"))
+    assert before >= 5 * chance
+    assert 0 <= after <= 1, "the kept epoch was not measured"
+    code, printed = run("test", str(folder))
     assert code == 0, printed
-    metrics = json.loads((run_folder(printed) / "test" / "metrics.json").read_text())
+    metrics = json.loads((folder / "test" / "metrics.json").read_text())
     assert metrics["macro_f1"]["low"] > metrics["macro_f1_of_majority"]["value"]
-    assert write_surfaces(tmp_path / "runs/data/surfaces").is_dir()
+    assert metrics["auroc_minus_scratch"]["low"] > 0
+    for row in ("majority class", "from scratch", "linear probe, frozen backbone", "this model"):
+        assert f"\n{row} " in printed
+    assert "until validation stalled" in printed, "from scratch, training ended before its plateau"
+    assert f"chance {chance:.3f}" in printed
+    values = yaml.safe_load(config.read_text())["data"]["surfaces"]
+    assert write_surfaces(tmp_path / "runs/data/surfaces", **values).is_dir(), "another set than the config asks for"

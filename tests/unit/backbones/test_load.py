@@ -309,3 +309,11 @@ def test_squeezenet_loads_strictly_and_has_no_linear_source_head():
     assert (card.licence, card.num_features) == ("BSD", 512)
     with pytest.raises(BackboneError, match=r"no source head that is a linear map of the 512"):
         load_source_head(str(folder))
+
+
+def test_the_source_head_comes_without_a_word_about_the_backbone(caplog):
+    with caplog.at_level("INFO"):
+        load_source_head(list_embedded()[0])
+        assert not caplog.records
+        load_backbone(list_embedded()[0])
+    assert "dropped the old head" in caplog.text

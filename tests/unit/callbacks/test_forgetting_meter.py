@@ -8,12 +8,14 @@ import lightning.pytorch
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from lightning_transfer.callbacks.forgetting_meter import Meter
 from lightning_transfer.callbacks.forgetting_probe import Probe
 from lightning_transfer.callbacks.forgetting_reading import FeatureReader
 from lightning_transfer.errors import CheckpointError
+from tests.unit.callbacks.forgetting_toys import PROBE, make_module, monitor, source_head, train
 
 BATCHES = [torch.randn(6, 3, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
 
@@ -84,3 +86,50 @@ def test_all_ranks_raise_where_the_reference_is_missing(tmp_path):
     for given in (trainer(tmp_path), trainer(tmp_path, rank=1, heard="is missing, says rank 0")):
         with pytest.raises(CheckpointError, match="is missing"):
             meter().load_reference(given, "gone.safetensors", "ab" * 32)
+
+
+def test_the_source_accuracy_of_any_check_is_that_of_the_weights_it_saw(tmp_path):
+    """Oracle: the source head on the probe, by hand, after each epoch."""
+    module, hits = make_module(lr=0.5), {}
+    inputs, target = PROBE.tensors
+    with torch.no_grad():
+        fitted = LogisticRegression(C=1e4, max_iter=1000).fit(module.eval().backbone(inputs).numpy(), target.numpy())
+    head = nn.Linear(8, 3).requires_grad_(False)
+    head.weight.copy_(torch.from_numpy(fitted.coef_))
+    head.bias.copy_(torch.from_numpy(fitted.intercept_))
+    module.train()
+
+    class ByHand(lightning.pytorch.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            hits[trainer.global_step] = accuracy(pl_module)
+
+    def accuracy(module):
+        modes = [(item, item.training) for item in module.modules()]
+        module.eval()
+        with torch.no_grad():
+            right = (head(module.backbone(inputs)).argmax(1) == target).float().mean().item()
+        for item, training in modes:
+            item.training = training
+        return right
+
+    first = accuracy(module)
+    callback = monitor(head=head, metrics=("accuracy", "cosine"))
+    train(tmp_path, callback, ByHand(), module=module)
+    assert len(set(hits.values()) | {first}) > 1, "nothing changed, so nothing is shown"
+    for step, right in hits.items():
+        found = callback.source_accuracy(step)["source_accuracy"]
+        assert found["before"].value == pytest.approx(first, abs=1e-6)
+        assert found["after"].value == pytest.approx(right, abs=1e-6)
+        assert found["after"].n == 20
+        assert found["chance"].value == pytest.approx(7 / 20)  # 20 labels 0, 1, 2 in turn: seven of class 0
+    assert callback.source_accuracy(4)["source_accuracy"]["after"].value is None
+
+
+def test_there_is_no_source_accuracy_without_head_labels_or_the_metric(tmp_path):
+    for callback in (monitor(metrics=("cosine",)), monitor(head=source_head(), metrics=("kl",)),
+                     monitor("noise", head=source_head(), metrics=("cosine",))):  # fmt: skip
+        train(tmp_path, callback, max_epochs=1)
+        assert callback.source_accuracy(3) == {}
+    callback = monitor({"old": PROBE, "more": PROBE}, head=source_head(), metrics=("accuracy",))
+    train(tmp_path, callback, max_epochs=1)
+    assert list(callback.source_accuracy(3)) == ["source_old_accuracy", "source_more_accuracy"]

@@ -1,0 +1,121 @@
+"""The shell lines of a recipe's README run, in order, in a copy of the checkout; the layout that it shows is made."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from recipes.vision.surfaces import write_surfaces
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "recipes" / "vision" / "README.md"
+LIMITS = "--trainer.max_epochs 1 --evaluation.scratch.max_epochs 1"
+DATA = Path(os.environ.get("LT_DATA_DIR", ROOT.parent / "shared" / "data")) / "magnetic_tile"
+WEIGHTS = Path(os.environ.get("LT_WEIGHTS_DIR", ROOT.parent / "shared" / "weights")) / "mobilenet_v2_qat"
+
+
+class Fence(NamedTuple):
+    kind: str
+    text: str
+
+    @property
+    def needs_real_data(self) -> bool:
+        return "$DATA" in self.text
+
+
+def fences() -> list[Fence]:
+    return [Fence(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(), flags=re.M | re.S)]
+
+
+def checkout(place: Path) -> Path:
+    """Copy what the recipe runs from, without what earlier runs left."""
+    for name in ("recipes", "lightning_transfer"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__", "runs"))
+    command = place / "bin" / "python"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    command.chmod(0o755)
+    return place
+
+
+def shell(code: str, place: Path, **variables: str) -> str:
+    """Run a fence as it stands; the first line that fails ends it."""
+    environment = {**os.environ, **variables, "PYTHONPATH": str(place), "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code.replace("$LIMITS", "${LIMITS-}")],
+        cwd=place, env=environment, capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def write_layout(place: Path, paths: list[str], rows: list[str]) -> None:
+    """Make a folder of images that holds every path that the README shows, and a manifest with its columns."""
+    classes = [Path(path).parent.name for path in paths if path.endswith(".png")]
+    drawn = write_surfaces(place / "drawn", num_lots=20, images_per_lot=10, size=32)
+    pictures: dict[str, Iterator[Path]] = {name: iter(sorted((drawn / name).glob("*.png"))) for name in classes}
+    lines = [rows[0]]
+    number = 0
+    while all((found := {name: next(pictures[name], None) for name in classes}).values()):
+        for name, picture in found.items():
+            number += 1
+            path = place / "images" / name / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(picture), path)
+            lines.append(f"{name}/{path.name},{name},{'lot_17' if number == 1 else str(picture)[-13:-7]}")
+    (place / "images" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    shutil.copytree(place / "images" / classes[0], place / "new_images")
+    missing = [path for path in paths if not (place / path).is_file()]
+    assert not missing, f"the README shows {missing}, which this test does not make"
+    assert set(rows) <= set(lines), "the README shows another manifest than this test makes"
+
+
+def test_the_fences_are_of_known_kinds_and_no_line_is_left_to_the_reader_to_complete() -> None:
+    found = fences()
+    assert {fence.kind for fence in found} == {"bash", "text"}
+    code = "".join(fence.text for fence in found if fence.kind == "bash")
+    assert len(re.findall(r"python -m recipes\.vision \w+", code)) >= 8
+    assert set(re.findall(r"\$(\w+)", code)) == {"LIMITS", "RUN", "DATA", "WEIGHTS"}
+    for name in re.findall(r"`(\w+\.yaml)`", README.read_text()):
+        assert (ROOT / "recipes" / "vision" / "configs" / name).is_file() or name in ("card.yaml", "config.yaml")
+    assert LIMITS in README.read_text(), "the limits of this test must be those that the README offers"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_shell_lines_run_in_order(tmp_path: Path) -> None:
+    place = checkout(tmp_path / "checkout")
+    layout, manifest = (fence.text.split() for fence in fences() if fence.kind == "text")
+    write_layout(place, layout, manifest)
+    said = [
+        shell(fence.text, place, LIMITS=LIMITS)
+        for fence in fences()
+        if fence.kind == "bash" and not fence.needs_real_data
+    ]
+    assert "from scratch" in said[0]
+    assert "chance" in said[0]
+    assert {path.name.split("-")[0] for path in (place / "runs" / "vision").iterdir()} == {"demo", "mine"}
+    assert [path.parent.name for path in place.rglob("predictions.csv")].count("predict") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.real_data
+def test_the_shell_lines_for_real_data_run(tmp_path: Path) -> None:
+    for folder in (DATA, WEIGHTS):
+        if not folder.is_dir():
+            pytest.skip(f"no {folder}: set LT_DATA_DIR and LT_WEIGHTS_DIR")
+    [weights] = WEIGHTS.glob("*.pth")
+    place = checkout(tmp_path / "checkout")
+    [fence] = [fence for fence in fences() if fence.needs_real_data]
+    # The dry run reads the smaller pictures, too: 224 pixels take minutes on two cores.
+    shell(fence.text, place, LIMITS=f"{LIMITS} --data.image_size 64", DATA=str(DATA), WEIGHTS=str(weights))
+    assert len(list(place.rglob("predictions.csv"))) == 2
