@@ -153,7 +153,7 @@ def pretrain(args: argparse.Namespace) -> tuple[nn.Module, nn.Linear]:
 def losses(logits: Tensor, local: Tensor, target: Tensor, cells: Tensor) -> Tensor:
     """Sum the cross-entropies of class, of the mark whatever the texture, and of the mark in each cell."""
     mark = target % len(MARKS)
-    of_marks = logits.log_softmax(1).unflatten(1, (len(TEXTURES), len(MARKS))).logsumexp(1)
+    of_marks = logits.log_softmax(1).view(-1, len(TEXTURES), len(MARKS)).logsumexp(1)
     of_cells = torch.where(cells, mark[:, None, None], 0)
     # Most cells show no mark.
     weight = torch.ones(len(MARKS))
