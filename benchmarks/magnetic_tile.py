@@ -72,13 +72,17 @@ def run_fold(strategy: str, fold: int, args: argparse.Namespace) -> tuple[Rows, 
         result = {"run": run_folder(output), "test": last_line(tested), "cost": cost}
         stored.write_text(json.dumps(result))
     result = json.loads(stored.read_text())
-    folder = max(Path(result["run"]).glob("test*"))
+    return test_rows(result["run"], fold), result["cost"]
+
+
+def test_rows(run: str, fold: int) -> Rows:
+    """Read what the test of a run said of each image."""
+    folder = max(Path(run).glob("test*"))
     with (folder / "predictions.csv").open(newline="") as stream:
-        rows = {
+        return {
             row["id"]: {**{key: row[key] for key in ("label", "predicted")}, "score": float(row["score"]), "fold": fold}
             for row in csv.DictReader(stream)
         }
-    return rows, result["cost"]
 
 
 def recipe(words: list[str]) -> tuple[str, dict[str, float]]:
@@ -100,7 +104,8 @@ def recipe(words: list[str]) -> tuple[str, dict[str, float]]:
 
 def run_folder(output: str) -> str:
     """Return the folder that a verb names at its end."""
-    return re.findall(r"^Run folder: (.+)$", output, flags=re.MULTILINE)[-1].strip()
+    found: list[str] = re.findall(r"^Run folder: (.+)$", output, flags=re.MULTILINE)
+    return found[-1].strip()
 
 
 def last_line(output: str) -> str:
@@ -151,12 +156,14 @@ def groups(data: Path) -> dict[str, str]:
         return {row["path"]: row["tile_group"] for row in csv.DictReader(stream)}
 
 
-def print_table(rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]], tiles: dict[str, str]) -> None:
-    """Print scores pooled over the folds, with intervals over tiles, and the paired difference from the probe."""
+def print_table(
+    rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]], tiles: dict[str, str], against: str = "probe"
+) -> None:
+    """Print scores pooled over the folds, with intervals over tiles, and paired differences from one strategy."""
     from lightning_transfer.metrics import auroc, class_counts, cluster_bootstrap, macro_f1, paired_difference
 
     columns = ["strategy", "folds", "macro-F1, mean of folds", "macro-F1, pooled [95 %]", "AUROC, mean of folds",
-               "AUROC, pooled [95 %]", "macro-F1 against probe [95 %]", "AUROC against probe [95 %]",
+               "AUROC, pooled [95 %]", f"macro-F1 against {against} [95 %]", f"AUROC against {against} [95 %]",
                "fit: s, median (range)", "peak MB"]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     classes = sorted({row["label"] for found in rows.values() for row in found.values()})
@@ -180,17 +187,17 @@ def print_table(rows: dict[str, Rows], costs: dict[str, list[dict[str, float]]],
             part = [name for name in names if found[name]["fold"] == fold]
             by_fold.append([float(each(np.ones((1, len(part))))[0]) for each in statistics(found, part)])
         mean, spread = np.mean(by_fold, axis=0), np.std(by_fold, axis=0)
-        against = " | "
-        if strategy not in ("reference", "probe") and set(rows.get("probe", {})) == set(names):
-            pairs = zip((f1, area), statistics(rows["probe"], names), strict=True)
-            against = " | ".join(str(paired_difference(ours, probe, tile)) for ours, probe in pairs)
+        differences = " | "
+        if strategy not in ("reference", against) and set(rows.get(against, {})) == set(names):
+            pairs = zip((f1, area), statistics(rows[against], names), strict=True)
+            differences = " | ".join(str(paired_difference(ours, other, tile)) for ours, other in pairs)
         cost = costs.get(strategy, [])
         times = [item["seconds"] for item in cost]
         seconds = f"{np.median(times):.0f} ({min(times):.0f} to {max(times):.0f})" if cost else ""
         memory = f"{max(item['megabytes'] for item in cost):.0f}" if cost else ""
         print(f"| {strategy} | {len(by_fold)} | {mean[0]:.3f} ± {spread[0]:.3f} | {cluster_bootstrap(f1, tile)} | "
-              f"{mean[1]:.3f} ± {spread[1]:.3f} | {cluster_bootstrap(area, tile)} | {against} | {seconds} | {memory} |",
-              flush=True)  # fmt: skip
+              f"{mean[1]:.3f} ± {spread[1]:.3f} | {cluster_bootstrap(area, tile)} | {differences} | {seconds} | "
+              f"{memory} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -61,11 +61,10 @@ def build(model: str, config: Mapping[str, Any]) -> Built:
     Raises:
         BackboneError: If the model is unknown or refuses the configuration.
     """
-    timm = import_library("timm")
     stated = _settings(model).classifier or ()
     names = [stated] if isinstance(stated, str) else list(stated)
     try:
-        module: nn.Module = timm.create_model(model, pretrained=False, **{**config, "num_classes": 0})
+        module = _create(model, config, num_classes=0)
     except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise BackboneError(
             f"timm cannot build `{model}` with `architecture_config: {dict(config)}`: {error}"
@@ -79,9 +78,20 @@ def build(model: str, config: Mapping[str, Any]) -> Built:
 
 def build_whole(model: str, config: Mapping[str, Any], num_classes: int) -> nn.Module:
     """Build the network with random weights and with its classifier."""
+    return _create(model, config, num_classes)
+
+
+def _create(model: str, config: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """Build a network; ``stem_pool: false`` takes the pooling after its stem out, for images of some 64 pixels."""
+    arguments = dict(config)
+    stem_pool = arguments.pop("stem_pool", True)
     module: nn.Module = import_library("timm").create_model(
-        model, pretrained=False, **{**config, "num_classes": num_classes}
+        model, pretrained=False, **{**arguments, "num_classes": num_classes}
     )
+    if not stem_pool:
+        if not hasattr(module, "maxpool"):
+            raise ValueError(f"`stem_pool: false` needs a network with a `maxpool` after its stem; `{model}` has none")
+        module.maxpool = nn.Identity()
     return module
 
 

@@ -135,3 +135,25 @@ def test_the_licence_comes_from_the_model_card_in_the_cache(monkeypatch, tmp_pat
     assert timm_models.licence_of("test_vit") == "apache-2.0"
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     assert timm_models.licence_of("test_vit") is None
+
+
+def test_without_the_pool_of_the_stem_maps_are_twice_as_fine():
+    config = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16], "stem_width": 8}
+    coarse = timm_models.build("resnet10t", config).module
+    fine = timm_models.build("resnet10t", {**config, "stem_pool": False}).module
+    fine.load_state_dict(coarse.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    assert coarse.forward_features(image).shape[-2:] == (2, 2)
+    assert fine.forward_features(image).shape[-2:] == (4, 4)
+    whole = timm_models.build_whole("resnet10t", {**config, "stem_pool": False}, 5)
+    assert isinstance(whole.maxpool, torch.nn.Identity)
+
+
+def test_pools_that_double_the_features_are_counted():
+    built = timm_models.build("resnet10t", {"channels": [8, 8, 8, 16], "stem_width": 8, "global_pool": "catavgmax"})
+    assert built.num_features == built.module.eval()(torch.zeros(1, 3, 64, 64)).shape[1] == 32
+
+
+def test_a_network_without_a_pool_after_its_stem_says_so():
+    with pytest.raises(BackboneError, match="`stem_pool: false` needs a network .* `test_convnext` has none"):
+        timm_models.build("test_convnext", {"stem_pool": False})
