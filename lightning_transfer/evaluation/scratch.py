@@ -123,7 +123,7 @@ def fit_scratch(
 
     Raises:
         ValueError: If an argument is out of range.
-        TransferError: If there is no validation data, or training diverged with every rate.
+        TransferError: If the module trains no weights, there is no validation data, or training diverged with every rate.
         KeyboardInterrupt: If the user interrupts; Ctrl-C works as before again.
     """
     if not learning_rates or min(learning_rates) <= 0:
@@ -135,6 +135,12 @@ def fit_scratch(
         )
     if val is None or val == []:
         raise TransferError("From scratch, rate and epoch are chosen on validation, and there is no validation split.")
+    monitor = module.monitor
+    if monitor is None:
+        raise TransferError(
+            f"`{type(module).__name__}` trains no weights, so there is no training from scratch to compare with. "
+            "Leave `scratch` out of the baselines."
+        )
     start = time.perf_counter()
     trials: dict[float, _Trial] = {}
     with _quiet(), isolated_rng(), progress("From scratch", None, show_progress) as bar:
@@ -142,7 +148,8 @@ def fit_scratch(
         def train_with(rate: float, epochs: int) -> _Trial:
             _seed(seed)
             bar.set_description(f"From scratch, learning rate {rate:g}")
-            return _train(random_twin(module, rate), train, val, patience, epochs, dict(trainer_options or {}), bar)
+            watcher = _UntilPlateau(monitor, module.monitor_mode, patience, bar)
+            return _train(random_twin(module, rate), watcher, train, val, epochs, dict(trainer_options or {}))
 
         for rate in learning_rates:
             trials[rate] = train_with(rate, min(trial_epochs or max_epochs, max_epochs))
@@ -160,7 +167,7 @@ def fit_scratch(
         epochs=trial.epochs,
         stalled=trial.stalled,
         seconds=seconds,
-        description=_describe(chosen, trial, list(trials), module.monitor, trial_epochs, seconds),
+        description=_describe(chosen, trial, list(trials), monitor, trial_epochs, seconds),
     )
 
 
@@ -215,15 +222,13 @@ def _seed(seed: int) -> None:
 
 def _train(
     module: TransferModule,
+    watcher: _UntilPlateau,
     train: Any,  # noqa: ANN401
     val: Any,  # noqa: ANN401
-    patience: int,
     max_epochs: int,
     options: dict[str, Any],
-    bar: Any,  # noqa: ANN401
 ) -> _Trial:
     """Train one module until validation stalls."""
-    watcher = _UntilPlateau(module.monitor, module.monitor_mode, patience, bar)
     with tempfile.TemporaryDirectory() as folder, _interruptible():
         trainer = Trainer(
             max_epochs=max_epochs,
