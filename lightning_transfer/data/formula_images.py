@@ -27,7 +27,7 @@ def _border(rng: np.random.Generator, x: Array, y: Array) -> Array:
     if not len(inside):
         return np.zeros_like(x)
     width = np.float32(rng.uniform(0.01, 0.08))
-    return np.float32(rng.uniform(-4, 2)) * np.exp(-inside.min(axis=0) / width)
+    return np.asarray(np.float32(rng.uniform(-4, 2)) * np.exp(-inside.min(axis=0) / width))
 
 
 def _render(rng: np.random.Generator, label: int, size: int) -> tuple[Array, Array]:

@@ -55,7 +55,7 @@ def _crack(rng: np.random.Generator, size: int) -> Array:
     for px, py in points.T:
         np.minimum(distance, (x - px) ** 2 + (y - py) ** 2, out=distance)
     width = np.float32(rng.uniform(0.6, 1.3) / size)
-    return _sign(rng, 0.85) * np.float32(rng.uniform(1, 4)) * np.exp(-distance / width**2)
+    return np.asarray(_sign(rng, 0.85) * np.float32(rng.uniform(1, 4)) * np.exp(-distance / width**2))
 
 
 def _pits(rng: np.random.Generator, size: int) -> Array:
@@ -112,7 +112,7 @@ def _rough(rng: np.random.Generator, size: int) -> Array:
         along = fx * np.float32(np.cos(angle)) + fy * np.float32(np.sin(angle))
         amplitude = np.exp(-((along / 3) ** 2)) * (radius > 5)
     noise = filtered(rng, size, amplitude)
-    return np.float32(rng.uniform(0.8, 2.5)) / noise.std() * noise * window
+    return np.asarray(np.float32(rng.uniform(0.8, 2.5)) / noise.std() * noise * window)
 
 
 def _shade(rng: np.random.Generator, size: int) -> Array:
