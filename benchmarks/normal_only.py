@@ -14,7 +14,6 @@ import logging
 import os
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from lightning_transfer import Record
-from lightning_transfer.data import BaseDataModule
 from lightning_transfer.evaluation import Outputs, collect_outputs, evaluate_localisation, fit_calibration
 from lightning_transfer.evaluation.scores import decision_score
 from lightning_transfer.metrics import auroc, cluster_bootstrap, weighted_mean
@@ -89,20 +86,11 @@ def run_fold(name: str, fold: int, args: argparse.Namespace) -> dict[str, Any]:
     typical = float(module.bank.location.exp())
     assert calibration.threshold is not None
     return {
-        "records": with_masks(data, args.data), "logits": outputs.logits[:, 0].double().numpy(),
+        "records": data.records_for("test"), "logits": outputs.logits[:, 0].double().numpy(),
         "rejected": score >= calibration.threshold, "schema": module.schema, "layers": module.layers,
         "grids": [module.grids[place] / typical for place in range(len(outputs))], "fit_seconds": fit_seconds,
         "remembered": len(module.bank), "sigma": module.smoothing,
     }  # fmt: skip
-
-
-def with_masks(data: BaseDataModule, root: Path) -> list[Record]:
-    """Return the test records with the masks that the manifest names."""
-    records = data.records_for("test")
-    return [
-        replace(record, mask=root / record.meta["mask"]) if record.mask is None and record.meta.get("mask") else record
-        for record in records
-    ]
 
 
 def summary(name: str, folds: list[dict[str, Any]], seconds: float) -> dict[str, str]:

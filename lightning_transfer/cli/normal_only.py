@@ -27,7 +27,7 @@ def more_metrics(cli: TransferCLI, outputs: Outputs, records: Sequence[Record]) 
     if not isinstance(module, NormalOnlyModule) or module.schema is None:
         return {}
     return {
-        **recall_by_kind(outputs, records, module.schema, module.calibration),
+        **recall_by_kind(outputs, records, module.schema, cli.calibration),
         **evaluate_localisation(module.grids, records, module.schema, sigma=module.smoothing, show_progress=_bar(cli)),
     }
 

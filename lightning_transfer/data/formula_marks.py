@@ -78,8 +78,10 @@ def _patch(rng: np.random.Generator, size: int) -> Array:
     u, v = rotated(rng, size)
     outline = 1 + np.float32(rng.uniform(0, 0.3)) * np.sin(np.arctan2(v, u) * int(rng.integers(2, 6)))
     radius = np.hypot(u, v * np.float32(rng.uniform(1, 2.5))) / outline
-    return _sign(rng) * np.float32(rng.uniform(0.8, 2.5)) * _soft(
-        radius - np.float32(rng.uniform(0.07, 0.25)), rng.uniform(20, 80)
+    return (
+        _sign(rng)
+        * np.float32(rng.uniform(0.8, 2.5))
+        * _soft(radius - np.float32(rng.uniform(0.07, 0.25)), rng.uniform(20, 80))
     )
 
 
@@ -101,9 +103,7 @@ def _chip(rng: np.random.Generator, size: int) -> Array:
 def _rough(rng: np.random.Generator, size: int) -> Array:
     """Roughen an elongated region: noise of fine grain, or streaks along it."""
     u, v = rotated(rng, size)
-    window = np.exp(
-        -((u / np.float32(rng.uniform(0.15, 0.5))) ** 2) - (v / np.float32(rng.uniform(0.05, 0.2))) ** 2
-    )
+    window = np.exp(-((u / np.float32(rng.uniform(0.15, 0.5))) ** 2) - (v / np.float32(rng.uniform(0.05, 0.2))) ** 2)
     fx, fy, radius = frequencies(size)
     if rng.random() < 0.5:
         amplitude = np.exp(-(((radius - np.float32(rng.uniform(8, 20))) / 6) ** 2))

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_transfer.data import read_image
-from lightning_transfer.errors import DataError
+from lightning_transfer.data import read_image, record_mask
 from lightning_transfer.files import atomic
 from lightning_transfer.modules.normal_only_patches import anomaly_map
 from lightning_transfer.types import Record
@@ -61,17 +60,9 @@ def known_mask(record: Record, negative_class: str) -> NDArray[np.bool_] | None:
     Raises:
         DataError: If the mask cannot be read, or has another size than its image.
     """
-    if record.mask is None:
-        if record.label != negative_class:
-            return None
-        return np.zeros(read_image(record.input).shape[:2], dtype=bool)
-    mask = np.any(read_image(record.mask) > 0, axis=2)
-    size = read_image(record.input).shape[:2]
-    if mask.shape != size:
-        raise DataError(
-            f"The mask `{record.mask}` has {mask.shape[0]} x {mask.shape[1]} pixels (height x width), and its image "
-            f"{size[0]} x {size[1]}. Save the mask at the image's size."
-        )
+    if record.mask is None and record.label != negative_class:
+        return None
+    mask = record_mask(record, negative_class)
     # A defect whose mask shows nothing: where it is, is not known.
     return mask if mask.any() or record.label == negative_class else None
 
