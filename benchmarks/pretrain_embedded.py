@@ -2,7 +2,7 @@
 
 Question: does a network that has seen only formulas transfer to real surfaces?
 
-    nice -n 10 python benchmarks/pretrain_embedded.py                                    # half an hour on a core with AMX
+    nice -n 10 python benchmarks/pretrain_embedded.py                        # half an hour on a core with AMX
     python benchmarks/pretrain_embedded.py --probe-only ../shared/data/magnetic_tile --probe-size 128
 
 The first line writes ``formula_resnet_tiny.safetensors`` and its card into ``lightning_transfer/backbones/embedded``.

@@ -123,7 +123,8 @@ def fit_scratch(
 
     Raises:
         ValueError: If an argument is out of range.
-        TransferError: If the module trains no weights, there is no validation data, or training diverged with every rate.
+        TransferError: If the module trains no weights, there is no validation data, or training diverged with every
+            rate.
         KeyboardInterrupt: If the user interrupts; Ctrl-C works as before again.
     """
     if not learning_rates or min(learning_rates) <= 0:

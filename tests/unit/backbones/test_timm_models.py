@@ -155,5 +155,5 @@ def test_pools_that_double_the_features_are_counted():
 
 
 def test_a_network_without_a_pool_after_its_stem_says_so():
-    with pytest.raises(BackboneError, match="`stem_pool: false` needs a network .* `test_convnext` has none"):
+    with pytest.raises(BackboneError, match=r"`stem_pool: false` needs a network .* `test_convnext` has none"):
         timm_models.build("test_convnext", {"stem_pool": False})
