@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from lightning_transfer.data.loading import (
     Collate,
@@ -27,7 +27,7 @@ from lightning_transfer.data.loading import (
 )
 from lightning_transfer.data.options import check_options
 from lightning_transfer.data.schema import build_schema, check_preprocessing, count_labels, resolve_classes
-from lightning_transfer.data.splits import assign_splits, check_splits
+from lightning_transfer.data.splits import assign_splits, check_splits, needed_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split, Task
@@ -237,7 +237,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             negative_class=self.negative_class,
             restored=restored,
         )
-        check_splits(self.records, expected=self._expected_splits(stage), classes=classes, given=self._has_given_splits)
+        needed = needed_splits(
+            stage,
+            has_train=bool(self.records_for("train")),
+            val=self.val_fraction > 0,
+            calibration=self.calibration_fraction > 0,
+            test=self.num_folds is not None or self.test_fraction > 0,
+        )
+        check_splits(self.records, expected=needed, classes=classes, given=self._has_given_splits)
         self.schema = build_schema(
             self.records,
             classes,
@@ -281,9 +288,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Return the batches to predict, in order, without targets."""
         return self._loader("predict")
 
-    def ordered_dataloader(self, split: Split) -> DataLoader[Batch]:
-        """Return the batches of any split in the order of `records_for`, without augmentation."""
-        return self._loader(split)
+    def ordered_dataloader(self, split: Split, only: Collection[int] | None = None) -> DataLoader[Batch]:
+        """Return the batches of any split in the order of `records_for`, without augmentation.
+
+        Args:
+            split: Any.
+            only: Positions of the records to load, each with all its pieces; None loads all.
+        """
+        return self._loader(split, only=only)
 
     # How it is done.
 
@@ -331,21 +343,6 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Note what a reader left out; called by `read_records` and `read_predict_records`."""
         self._reading.extend(skipped)
 
-    def _expected_splits(self, stage: str) -> list[Split]:
-        """Return the splits that a stage cannot do without."""
-        if stage in ("validate", "test"):
-            only: Split = "val" if stage == "validate" else "test"
-            # Data that only tests a finished model needs no training records.
-            return ["train", only] if self.records_for("train") else [only]
-        expected: list[Split] = ["train"]
-        if self.val_fraction > 0:
-            expected.append("val")
-        if self.calibration_fraction > 0:
-            expected.append("calibration")
-        if self.num_folds is not None or self.test_fraction > 0:
-            expected.append("test")
-        return expected
-
     def _items(self, split: Split, *, learn: bool) -> tuple[list[Record], list[tuple[int, int, int]] | None]:
         """Return the records of a split, or their pieces with `expand`'s index; found once, as sizes are read."""
         key = (split, learn)
@@ -354,7 +351,13 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         return self._expanded[key]
 
     def _loader(
-        self, split: Split, sampler: EpochSampler | None = None, *, drop_last: bool = False, learn: bool = False
+        self,
+        split: Split,
+        sampler: EpochSampler | None = None,
+        *,
+        drop_last: bool = False,
+        learn: bool = False,
+        only: Collection[int] | None = None,
     ) -> DataLoader[Batch]:
         """Return a loader; workers receive a copy of this object without trainer and records."""
         if self.schema is None:
@@ -363,7 +366,10 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         task = None if split == "predict" else self.task
         augment = worker.augment_input if sampler is not None else None
         records, index = self._items(split, learn=learn)
-        dataset = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
+        dataset: Dataset[Any] = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
+        if only is not None:
+            places = range(len(records)) if index is None else [row[0] for row in index]
+            dataset = Subset(dataset, [item for item, place in enumerate(places) if place in only])
         kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
         loader = kind(
             dataset,
