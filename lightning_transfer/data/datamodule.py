@@ -14,15 +14,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
 from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
     RecordDataset,
-    ResumableLoader,
     class_weights,
     expand,
+    make_loader,
     stack_inputs,
 )
 from lightning_transfer.data.options import check_options
@@ -366,24 +366,16 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         task = None if split == "predict" else self.task
         augment = worker.augment_input if sampler is not None else None
         records, index = self._items(split, learn=learn)
-        dataset: Dataset[Any] = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
-        if only is not None:
-            places = range(len(records)) if index is None else [row[0] for row in index]
-            dataset = Subset(dataset, [item for item, place in enumerate(places) if place in only])
-        kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
-        loader = kind(
-            dataset,
+        dataset = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
+        return make_loader(
+            dataset if only is None else dataset.only(only),
+            sampler,
             batch_size=self.batch_size,
-            sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=Collate(worker.collate_inputs),
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            collate=Collate(worker.collate_inputs),
             drop_last=drop_last,
-            # Each pass draws a seed for the workers; from the global state it would shift the dropout that follows.
-            generator=torch.Generator().manual_seed(self.split_seed),
+            seed=self.split_seed,
         )
-        return loader
 
     def _for_workers(self) -> BaseDataModule:
         """Return a copy that holds only what loading one record needs, and can be pickled."""
