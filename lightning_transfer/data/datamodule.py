@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -20,12 +19,13 @@ from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
     RecordDataset,
-    ResumableLoader,
     class_weights,
     expand,
+    make_loader,
     stack_inputs,
 )
 from lightning_transfer.data.options import check_options
+from lightning_transfer.data.reading import leave_out_unusable
 from lightning_transfer.data.schema import (
     POSITIVE_CLASS,
     build_schema,
@@ -35,9 +35,9 @@ from lightning_transfer.data.schema import (
     resolve_classes,
     take_together,
 )
-from lightning_transfer.data.splits import assign_splits, check_splits
+from lightning_transfer.data.splits import assign_splits, check_splits, needed_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
-from lightning_transfer.errors import DataError, listing
+from lightning_transfer.errors import DataError
 from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split, Task
 
 __all__ = ["BaseDataModule", "Preprocessing"]
@@ -252,13 +252,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             negative_class=self.negative_class,
             restored=restored,
         )
-        check_splits(
-            self.records,
-            expected=self._expected_splits(stage),
-            classes=classes,
-            given=self._has_given_splits,
-            enough=enough,
+        needed = needed_splits(
+            stage,
+            has_train=bool(self.records_for("train")),
+            val=self.val_fraction > 0,
+            calibration=self.calibration_fraction > 0,
+            test=self.num_folds is not None or self.test_fraction > 0,
         )
+        check_splits(self.records, expected=needed, classes=classes, given=self._has_given_splits, enough=enough)
         self.schema = build_schema(
             self.records,
             classes,
@@ -302,9 +303,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Return the batches to predict, in order, without targets."""
         return self._loader("predict")
 
-    def ordered_dataloader(self, split: Split) -> DataLoader[Batch]:
-        """Return the batches of any split in the order of `records_for`, without augmentation."""
-        return self._loader(split)
+    def ordered_dataloader(self, split: Split, only: Collection[int] | None = None) -> DataLoader[Batch]:
+        """Return the batches of any split in the order of `records_for`, without augmentation.
+
+        Args:
+            split: Any.
+            only: Positions of the records to load, each with all its pieces; None loads all.
+        """
+        return self._loader(split, only=only)
 
     # How it is done.
 
@@ -332,40 +338,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         skipped = self._skipped[stage]
         skipped.clear()
         self._reading = skipped
-        records: list[Record] = read()
-        repeated = [name for name, count in Counter(record.id for record in records).items() if count > 1]
-        if repeated:
-            raise DataError(f"{len(repeated)} ids appear more than once: {listing(repeated)}. Ids must be unique.")
-        if self.check_data or self.on_bad_file == "skip":  # what is to be skipped must be known before
-            taken = {skip.position for skip in skipped}
-            slots = [place for place in range(len(records) + len(skipped)) if place not in taken]
-            records, bad = self.check_inputs(records)
-            skipped.extend(
-                replace(skip, position=None if skip.position is None else slots[skip.position]) for skip in bad
-            )
-        if skipped:
-            names = listing(f"{skip.record.id} ({skip.reason})" for skip in skipped)
-            rank_zero_warn(f"{len(skipped)} of {len(records) + len(skipped)} records are left out: {names}.")
-        return records
+        records = read()
+        # What is to be skipped must be known before.
+        check = self.check_inputs if self.check_data or self.on_bad_file == "skip" else None
+        return leave_out_unusable(records, skipped, check)
 
     def skip(self, skipped: Sequence[Skipped]) -> None:
         """Note what a reader left out; called by `read_records` and `read_predict_records`."""
         self._reading.extend(skipped)
-
-    def _expected_splits(self, stage: str) -> list[Split]:
-        """Return the splits that a stage cannot do without."""
-        if stage in ("validate", "test"):
-            only: Split = "val" if stage == "validate" else "test"
-            # Data that only tests a finished model needs no training records.
-            return ["train", only] if self.records_for("train") else [only]
-        expected: list[Split] = ["train"]
-        if self.val_fraction > 0:
-            expected.append("val")
-        if self.calibration_fraction > 0:
-            expected.append("calibration")
-        if self.num_folds is not None or self.test_fraction > 0:
-            expected.append("test")
-        return expected
 
     def _items(self, split: Split, *, learn: bool) -> tuple[list[Record], list[tuple[int, int, int]] | None]:
         """Return the records of a split, or their pieces with `expand`'s index; found once, as sizes are read."""
@@ -375,7 +355,13 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         return self._expanded[key]
 
     def _loader(
-        self, split: Split, sampler: EpochSampler | None = None, *, drop_last: bool = False, learn: bool = False
+        self,
+        split: Split,
+        sampler: EpochSampler | None = None,
+        *,
+        drop_last: bool = False,
+        learn: bool = False,
+        only: Collection[int] | None = None,
     ) -> DataLoader[Batch]:
         """Return a loader; workers receive a copy of this object without trainer and records."""
         if self.schema is None:
@@ -385,20 +371,15 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         augment = worker.augment_input if sampler is not None else None
         records, index = self._items(split, learn=learn)
         dataset = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
-        kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
-        loader = kind(
-            dataset,
+        return make_loader(
+            dataset if only is None else dataset.only(only),
+            sampler,
             batch_size=self.batch_size,
-            sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=Collate(worker.collate_inputs),
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            collate=Collate(worker.collate_inputs),
             drop_last=drop_last,
-            # Each pass draws a seed for the workers; from the global state it would shift the dropout that follows.
-            generator=torch.Generator().manual_seed(self.split_seed),
+            seed=self.split_seed,
         )
-        return loader
 
     def _for_workers(self) -> BaseDataModule:
         """Return a copy that holds only what loading one record needs, and can be pickled."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, WeightedRandomSampler
 
 from lightning_transfer.types import Batch, Record, Task
 
@@ -22,6 +22,7 @@ __all__ = [
     "class_weights",
     "encode_label",
     "expand",
+    "make_loader",
     "stack_inputs",
 ]
 
@@ -109,6 +110,11 @@ class RecordDataset(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def only(self, places: Collection[int]) -> Subset[Item]:
+        """Return the items of some records, by the positions of these, each with all its pieces."""
+        owners = range(len(self.records)) if self._index is None else [row[0] for row in self._index]
+        return Subset(self, [item for item, owner in enumerate(owners) if owner in places])
 
     def __getitem__(self, key: int | tuple[int, int]) -> Item:
         """Return one item; the sampler of training adds a seed to the index."""
@@ -260,3 +266,39 @@ class Collate:
         known = [target for target in targets if target is not None]
         target = torch.stack(known) if len(known) == len(items) else None
         return Batch(self._collate_inputs(inputs), target, torch.tensor(indices))
+
+
+def make_loader(
+    dataset: Dataset[Item],
+    sampler: EpochSampler | None,
+    *,
+    batch_size: int,
+    num_workers: int,
+    collate: Collate,
+    drop_last: bool,
+    seed: int,
+) -> DataLoader[Batch]:
+    """Return the loader of batches; with a sampler one that a resumed fit goes on with.
+
+    Args:
+        dataset: Of items.
+        sampler: Of a training split; None keeps the order.
+        batch_size: Items in a batch.
+        num_workers: Processes; 0 loads in this one.
+        collate: Makes the batches.
+        drop_last: Leave out a smaller last batch.
+        seed: Of the workers' random numbers.
+    """
+    kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
+    return kind(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        drop_last=drop_last,
+        # Each pass draws a seed for the workers; from the global state it would shift the dropout that follows.
+        generator=torch.Generator().manual_seed(seed),
+    )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Split
 
-__all__ = ["assign_folds", "assign_parts", "assign_splits", "check_splits", "fingerprint"]
+__all__ = ["assign_folds", "assign_parts", "assign_splits", "check_splits", "fingerprint", "needed_splits"]
 
 
 def assign_parts(records: Sequence[Record], fractions: Sequence[float], *, seed: int | None = 0) -> list[int]:
@@ -122,6 +122,27 @@ def assign_splits(
     wanted: dict[Split, float] = {"val": val_fraction, "calibration": calibration_fraction}
     _cut(records, splits, {name: share for name, share in wanted.items() if share > 0 and name not in given}, seed)
     return [replace(record, split=split) for record, split in zip(records, splits, strict=True)]
+
+
+def needed_splits(stage: str, *, has_train: bool, val: bool, calibration: bool, test: bool) -> list[Split]:
+    """Return the splits that a stage of Lightning cannot do without.
+
+    Args:
+        stage: ``fit``, ``validate``, ``test``.
+        has_train: Whether there are training records; data that only tests a finished model needs none.
+        val: Whether a fit is to have this split, as the next two.
+        calibration: Likewise.
+        test: Likewise.
+
+    Example:
+        >>> needed_splits("test", has_train=False, val=True, calibration=True, test=True)
+        ['test']
+    """
+    if stage in ("validate", "test"):
+        only: Split = "val" if stage == "validate" else "test"
+        return ["train", only] if has_train else [only]
+    wanted: dict[Split, bool] = {"val": val, "calibration": calibration, "test": test}
+    return ["train", *(name for name, needed in wanted.items() if needed)]
 
 
 def check_splits(

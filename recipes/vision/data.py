@@ -293,7 +293,9 @@ class VisionDataModule(BaseDataModule):
                 f"{len(lost)} of {len(train)} training images show a defect and have no mask, so their tiles are not"
                 f" learnt from: {listing(lost)}. Any of them may be clean."
             )
-        absent = [name for name, count in schema.piece_counts.items() if not count]
+        # A class without any record is another matter, and not one for a head that learns from good parts alone.
+        seen = schema.counts["train"]
+        absent = [name for name, count in schema.piece_counts.items() if seen[name] and not count]
         if absent:
             raise DataError(
                 f"No training tile is known to be of the class {listing(f'`{name}`' for name in absent)}: its images"

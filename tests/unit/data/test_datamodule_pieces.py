@@ -77,6 +77,16 @@ def test_the_evaluation_sees_all_pieces_with_the_label_of_the_record(data: Piece
     assert batch.index.tolist() == [list(row) for row in index]
 
 
+def test_some_records_come_with_all_their_pieces(data: Pieces) -> None:
+    batch = _all(data.ordered_dataloader("train", only=[7, 2]))
+    records = [data.records_for("train")[place] for place in (2, 7)]
+    assert _seen(batch) == _expected(records, learn=False)
+    assert sorted(set(batch.index[:, 0].tolist())) == [2, 7]
+    whole = Numbers([replace(r, label="rare" if r.label == "bad" else "frequent") for r in _records()])
+    whole.setup("fit")
+    assert _all(whole.ordered_dataloader("train", only=[7, 2])).index.tolist() == [2, 7]
+
+
 def test_the_schema_counts_records_and_pieces(data: Pieces) -> None:
     train = data.records_for("train")
     labels = Counter(label for _, label in _expected(train, learn=True))

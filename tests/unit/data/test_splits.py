@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
+from lightning_transfer.data.splits import (
+    assign_folds,
+    assign_parts,
+    assign_splits,
+    check_splits,
+    fingerprint,
+    needed_splits,
+)
 from lightning_transfer.data.tables import records_from_csv
 from lightning_transfer.errors import DataError
 from lightning_transfer.types import Record
@@ -209,6 +216,21 @@ def test_a_group_named_like_a_record_is_not_that_record() -> None:
 
 
 GOOD = _records(["a", "b"] * 4, list("gghhiijj"), ["train"] * 2 + ["val"] * 2 + ["calibration"] * 2 + ["test"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("stage", "has_train", "expected"),
+    [
+        ("fit", True, ["train", "val", "test"]),
+        ("fit", False, ["train", "val", "test"]),
+        ("test", True, ["train", "test"]),
+        ("test", False, ["test"]),
+        ("validate", True, ["train", "val"]),
+        ("validate", False, ["val"]),
+    ],
+)
+def test_the_splits_that_a_stage_needs(stage: str, has_train: bool, expected: list[str]) -> None:
+    assert needed_splits(stage, has_train=has_train, val=True, calibration=False, test=True) == expected
 
 
 def test_good_splits_pass() -> None:
