@@ -229,7 +229,8 @@ def _point(
     if rate > 0 and n < negatives_needed(rate):
         notes.append(
             f"a rate of {rate:g} needs at least {negatives_needed(rate)} `{negative}`, and there are {n} in "
-            f"{num_groups} groups: the threshold lies above all of them, and up to {high:.3f} of new ones may be rejected"
+            f"{num_groups} groups: the threshold lies above all of them, and up to {high:.3f} of new ones may be "
+            "rejected"
         )
     spread = None
     if drawn is not None:
