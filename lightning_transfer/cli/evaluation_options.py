@@ -46,6 +46,9 @@ class EvaluationOptions:
         nearest_examples: Training records whose features travel in ``model.ckpt``, so that each prediction can name
             the most similar one; with more records a share of each class. 0 keeps none.
         save_maps: Write a heat map of each image that ``test`` or ``predict`` reads, where the head makes one.
+
+    Raises:
+        ValueError: If a number is out of range: better before the fit than after it.
     """
 
     max_false_reject_rate: float = 0.05
@@ -53,3 +56,12 @@ class EvaluationOptions:
     scratch: ScratchOptions = field(default_factory=ScratchOptions)
     nearest_examples: int = 10_000
     save_maps: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_false_reject_rate <= 1.0:
+            raise ValueError(
+                f"Expected `max_false_reject_rate` in [0, 1], got {self.max_false_reject_rate}. 0.05 rejects up to one "
+                "good part in twenty."
+            )
+        if self.nearest_examples < 0:
+            raise ValueError(f"Expected `nearest_examples` of at least 0, got {self.nearest_examples}. 0 keeps none.")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch.utils.data import DataLoader, Subset
 
 from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
 from lightning_transfer.cli.normal_only import more_metrics, write_maps
@@ -36,7 +35,7 @@ from lightning_transfer.evaluation import (
 )
 from lightning_transfer.files import atomic, write_json
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY, read_checkpoint
-from lightning_transfer.types import Batch, ModelOutput, Prediction, Record
+from lightning_transfer.types import ModelOutput, Prediction, Record
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
@@ -225,15 +224,7 @@ def _examples(cli: TransferCLI) -> TrainingExamples | None:
     records = data.records_for("train")
     if limit < 1 or not records:
         return None
-    whole: DataLoader[Batch] = data.ordered_dataloader("train")
-    loader: DataLoader[Batch] = DataLoader(
-        Subset(whole.dataset, sample_examples(records, limit)),
-        batch_size=whole.batch_size,
-        num_workers=whole.num_workers,
-        collate_fn=whole.collate_fn,
-        pin_memory=whole.pin_memory,
-        generator=whole.generator,
-    )
+    loader = data.ordered_dataloader("train", only=sample_examples(records, limit))
     outputs = collect_outputs(module, loader, cli.trainer.strategy.root_device, _bar(cli))
     return TrainingExamples.from_outputs(outputs, records, module.schema)
 

@@ -228,8 +228,9 @@ def _point(
     low, high = rate_interval(achieved * effective, effective, allowed=max(achieved, allowed / n) * effective)
     if rate > 0 and n < negatives_needed(rate):
         notes.append(
-            f"a rate of {rate:g} needs at least {negatives_needed(rate)} `{negative}`, and there are {n}: the "
-            f"threshold lies above all of them, and up to {high:.3f} of new ones may be rejected"
+            f"a rate of {rate:g} needs at least {negatives_needed(rate)} `{negative}`, and there are {n} in "
+            f"{num_groups} groups: the threshold lies above all of them, and up to {high:.3f} of new ones may be "
+            "rejected"
         )
     spread = None
     if drawn is not None:

@@ -1,5 +1,8 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 
@@ -17,3 +20,12 @@ def test_an_unknown_baseline_is_refused_by_the_parser(toy: Toy, small: str) -> N
     assert done.code == 2
     assert "majorty" in done.err
     assert "evaluation.baselines" in done.err
+
+
+@pytest.mark.parametrize(("option", "value"), [("max_false_reject_rate", 5), ("nearest_examples", -1)])
+def test_a_number_out_of_range_is_refused_before_the_fit(toy: Toy, small: str, option: str, value: int) -> None:
+    done = toy("fit", "--config", small, f"--evaluation.{option}", value)
+    assert done.code == 2
+    assert f"Error: Expected `{option}` " in done.err
+    assert f"got {value}" in done.err
+    assert not list(Path("runs").glob("**/model.ckpt"))
