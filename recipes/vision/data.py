@@ -286,6 +286,8 @@ class VisionDataModule(BaseDataModule):
         counts = ", ".join(f"{name} {count}" for name, count in schema.piece_counts.items())
         height, width = self.tiling.size
         rank_zero_info(f"Tiles: of {height} x {width} pixels, to learn from in {len(train)} training images: {counts}")
+        if getattr(self._module(), "learns_from", "all") == "negative":
+            return  # from tiles of good parts alone
         learnt = {place for place, _, _ in self._items("train", learn=True)[1] or ()}
         lost = [record.id for place, record in enumerate(train) if place not in learnt]
         if lost:
