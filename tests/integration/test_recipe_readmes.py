@@ -115,7 +115,14 @@ def test_the_shell_lines_for_real_data_run(tmp_path: Path) -> None:
             pytest.skip(f"no {folder}: set LT_DATA_DIR and LT_WEIGHTS_DIR")
     [weights] = WEIGHTS.glob("*.pth")
     place = checkout(tmp_path / "checkout")
-    [fence] = [fence for fence in fences() if fence.needs_real_data]
     # The dry run reads the smaller pictures, too: 224 pixels take minutes on two cores.
-    shell(fence.text, place, LIMITS=f"{LIMITS} --data.image_size 64", DATA=str(DATA), WEIGHTS=str(weights))
+    limits = f"{LIMITS} --data.image_size 64"
+    said = [
+        shell(fence.text, place, LIMITS=limits, DATA=str(DATA), WEIGHTS=str(weights))
+        for fence in fences()
+        if fence.needs_real_data
+    ]
+    assert len(said) == 2
+    assert "pixel_auroc" in said[0]
+    assert list(place.rglob("maps/*.png"))
     assert len(list(place.rglob("predictions.csv"))) == 2
