@@ -87,15 +87,16 @@ class _History(pl.Callback):
 
 
 def _expected_epochs(history: _History, patience: int) -> tuple[int, list[int]]:
-    """Return after which epoch to stop, and after which to slow down, from the whole history."""
-    slower = []
-    for epoch in range(1, len(history.scores) + 1):
-        best = [values[:epoch].index(pick(values[:epoch])) + 1
-                for values, pick in ((history.scores, max), (history.losses, min))]  # fmt: skip
-        waited = epoch - max(best)
-        if waited == patience // 2:
+    """Return when to stop, and when to slow down: the loss must fall by a hundredth to count."""
+    slower: list[int] = []
+    top, low, last = -1.0, float("inf"), 0
+    for epoch, (score, loss) in enumerate(zip(history.scores, history.losses, strict=True), start=1):
+        if score > top or loss < 0.99 * low:
+            last = epoch
+        top, low = max(top, score), loss if loss < 0.99 * low else low
+        if epoch - last == patience // 2:
             slower.append(epoch)
-        if waited == patience:
+        if epoch - last == patience:
             return epoch, slower
     return -1, slower
 
