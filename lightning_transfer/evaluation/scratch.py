@@ -33,6 +33,7 @@ LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 _WEIGHT_DECAY = 0.05
 _SLOWER = 0.2
+_LEAST_FALL = 0.01  # of the loss, below which it is no progress: it may creep down for ever
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ def fit_scratch(
 ) -> Scratch:
     """Train the network of ``module`` from random weights until validation stalls, and keep the best epoch.
 
-    Rate and epoch are chosen by the module's own ``monitor`` on validation. Stalled means that neither it nor
-    ``val_loss`` gets better: at the start the loss falls for long before the first class but the most frequent one is
-    ever predicted. Halfway through the patience the rate falls to a fifth. Nothing is written, and the random states
+    Rate and epoch are chosen by the module's own ``monitor`` on validation. Stalled means that it gets no better, and
+    ``val_loss`` by no hundredth: at the start the loss falls for long before the first class but the most frequent one
+    is ever predicted. Halfway through the patience the rate falls to a fifth. Nothing is written, and the random states
     are put back.
 
     Args:
@@ -198,7 +199,7 @@ class _UntilPlateau(Callback):
         if finite and _is_better(self.sign * score, self.sign * self.score):
             self.score, self.best_epoch, self.progress_epoch = score, epoch, epoch
             self.state = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
-        if finite and _is_better(-loss, -self.loss):
+        if finite and _is_better(-loss, -self.loss * (1 - _LEAST_FALL)):
             self.loss, self.progress_epoch = loss, epoch
         waited = epoch - self.progress_epoch
         if waited == max(self.patience // 2, 1):

@@ -8,7 +8,7 @@ import random
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -65,43 +65,54 @@ def _states() -> tuple[Any, ...]:
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), dict(os.environ)
 
 
+class _Recorded(ClassificationModule):
+    """Notes the rate of each epoch, of all its objects."""
+
+    rates: ClassVar[list[float]] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+
 class _History(pl.Callback):
-    """What validation says of each epoch, and at which rate it trained."""
+    """What validation says of each epoch."""
 
     def __init__(self) -> None:
         self.scores: list[float] = []
         self.losses: list[float] = []
-        self.rates: list[float] = []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.scores.append(float(trainer.callback_metrics["val_macro_f1"]))
         self.losses.append(float(trainer.callback_metrics["val_loss"]))
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
 def _expected_epochs(history: _History, patience: int) -> tuple[int, list[int]]:
-    """Return after which epoch to stop, and after which to slow down, from the whole history."""
-    slower = []
-    for epoch in range(1, len(history.scores) + 1):
-        best = [values[:epoch].index(pick(values[:epoch])) + 1
-                for values, pick in ((history.scores, max), (history.losses, min))]  # fmt: skip
-        waited = epoch - max(best)
-        if waited == patience // 2:
+    """Return when to stop, and when to slow down: the loss must fall by a hundredth to count."""
+    slower: list[int] = []
+    top, low, last = -1.0, float("inf"), 0
+    for epoch, (score, loss) in enumerate(zip(history.scores, history.losses, strict=True), start=1):
+        if score > top or loss < 0.99 * low:
+            last = epoch
+        top, low = max(top, score), loss if loss < 0.99 * low else low
+        if epoch - last == patience // 2:
             slower.append(epoch)
-        if waited == patience:
+        if epoch - last == patience:
             return epoch, slower
     return -1, slower
 
 
 def test_one_rate_gives_what_lightning_s_own_callbacks_give(tmp_path: Path) -> None:
+    _Recorded.rates.clear()
     odd = _images(24, 1, wrong=4)  # the loss rises again once the network is sure of itself
-    found = fit_scratch(_module(), TRAIN, odd, learning_rates=[3e-3], patience=4, max_epochs=40, seed=3,
+    found = fit_scratch(_module(_Recorded), TRAIN, odd, learning_rates=[3e-3], patience=4, max_epochs=40, seed=3,
                         trainer_options=CPU)  # fmt: skip
+    rates = list(_Recorded.rates)
     slower: list[int] = []
 
     def plain_fit(epochs: int) -> tuple[_History, ModelCheckpoint]:
+        _Recorded.rates.clear()
         torch.manual_seed(3)
-        plain = ClassificationModule(
+        plain = _Recorded(
             "timm/test_resnet", weights="random", head_norm="batchnorm",
             optimizer=partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.05),
             scheduler=partial(MultiStepLR, milestones=slower, gamma=0.2),
@@ -117,6 +128,7 @@ def test_one_rate_gives_what_lightning_s_own_callbacks_give(tmp_path: Path) -> N
     while (now := _expected_epochs(plain_fit(found.epochs)[0], 4)[1]) != slower:
         slower = now[: len(slower) + 1]
     history, keep = plain_fit(found.epochs)
+    assert rates == pytest.approx(_Recorded.rates)
     assert slower, "the rate never fell, so that is not shown"
     assert found.epochs == _expected_epochs(history, 4)[0]
     best = torch.load(keep.best_model_path, weights_only=True)
