@@ -31,7 +31,7 @@ def format_table(result: ClassificationResult) -> str:
     lines = [f"{result.n} records in {result.num_groups} groups, {share} intervals by bootstrap over groups"]
     rows: list[tuple[str, ...]] = [("metric", "n", "model", *result.baselines)]
     for name, item in result.metrics.items():
-        if _is_below(name):
+        if _is_below(name, result):
             continue
         beside = (str(found[name]) if name in found else "" for found in result.baselines.values())
         rows.append((name, str(item.n), str(item), *beside))
@@ -69,11 +69,10 @@ def format_calibration(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
-def _is_below(name: str) -> bool:
+def _is_below(name: str, result: ClassificationResult) -> bool:
     """Tell whether a metric stands in a table of its own, below the first."""
-    return name == "escape_rate" or name.startswith(
-        ("recall_at_threshold_", "recall_at_false_reject_", "false_reject_rate_at_")
-    )
+    shown = ("escape_rate", *(f"recall_at_threshold_{label}" for label in result.classes))
+    return name in shown or name.startswith(("recall_at_false_reject_", "false_reject_rate_at_"))
 
 
 def _operating_points(result: ClassificationResult) -> list[str]:

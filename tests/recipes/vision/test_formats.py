@@ -36,7 +36,7 @@ def test_the_layout_is_said_once_by_plan_and_fit(mvtec: Path, run: Run, caplog: 
     words = [*MODEL, f"--data.root={mvtec}", "--data.given_splits=ignore", *SMALL]
     for verb in ("plan", "fit"):
         caplog.clear()
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
             code, printed = run(verb, *words)
         assert code == 0, printed
         (line,) = (text for text in caplog.messages if text.startswith("Data: "))

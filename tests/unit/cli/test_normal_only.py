@@ -26,11 +26,16 @@ def cli(tmp_path: Path) -> Any:
     module.use_schema(SCHEMA)
     module.configure_model()
     module.bank.fill(torch.randn(4, 3))
-    module.calibration = Calibration(threshold=0.5)
     module.grids = {0: torch.zeros(4, 4), 1: torch.eye(4)}
     trainer = SimpleNamespace(progress_bar_callback=None)
     options = SimpleNamespace(save_maps=True)
-    return SimpleNamespace(model=module, trainer=trainer, output=tmp_path / "out", config_init={"evaluation": options})
+    return SimpleNamespace(
+        model=module,
+        trainer=trainer,
+        output=tmp_path / "out",
+        config_init={"evaluation": options},
+        calibration=Calibration(threshold=0.5),
+    )
 
 
 @pytest.fixture
