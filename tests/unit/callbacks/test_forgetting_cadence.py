@@ -35,7 +35,7 @@ def test_resume_in_the_middle_is_not_due_at_once():
 @pytest.mark.parametrize(
     ("cost", "seconds", "expected"),
     # Two epochs of 5 batches were trained, checks asked for after each second: 10 s lie between checks.
-    [(0.4, 10.0, 1), (1.0, 10.0, 2), (5.1, 10.0, 11)],
+    [(0.39, 10.0, 1), (0.41, 10.0, 2), (1.0, 10.0, 3), (5.1, 10.0, 13)],
 )
 def test_stretch_is_the_smallest_that_keeps_the_share(cost, seconds, expected):
     cadence = Cadence(2, None, 0.05)
@@ -47,7 +47,7 @@ def test_stretch_is_the_smallest_that_keeps_the_share(cost, seconds, expected):
     taken = cadence.takes(TRAINER, cost, seconds)
     assert cadence.stretch == expected
     assert taken == (expected == 1)
-    assert cost / (expected * seconds) <= 0.05
+    assert cost / (expected * seconds) <= 0.8 * 0.05
     # Decided for good: what comes later does not change it.
     cadence.takes(TRAINER, 1000.0, 1.0)
     assert cadence.stretch == expected
