@@ -74,8 +74,9 @@ class ForgettingMonitor(Callback):
         every_n_epochs: Epochs between checks.
         every_n_steps: Optimizer steps between checks, instead of epochs.
         max_overhead: Share of the training time that checks may take. At the first due check it is decided once
-            whether they must be rarer, with a fifth in reserve. The reference before the first step, and the check after the last one if none
-            fell there, come on top. None keeps the cadence as given, which actions other than ``"log"`` need.
+            whether they must be rarer, with a fifth in reserve. The reference before the first step, and the check
+            after the last one if none fell there, come on top. None keeps the cadence as given, which actions other
+            than ``"log"`` need.
         tolerance: ``{metric: loss}`` that is still fine. Past it counts only what the lower end of the paired 95%
             interval is past.
         confirm: Checks in a row past the tolerance that make an alarm.
