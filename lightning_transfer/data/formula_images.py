@@ -70,9 +70,9 @@ class FormulaImages(Dataset[tuple[Tensor, int]]):
 
     Example:
         >>> probe = FormulaImages(128, seed=1)
-        >>> image, label = probe[65]
+        >>> image, label = probe[9]
         >>> tuple(image.shape), label, probe.classes[label]
-        ((3, 64, 64), 1, 'coarse grating, strokes')
+        ((3, 64, 64), 9, 'fine grating, strokes')
     """
 
     classes: tuple[str, ...] = FORMULA_CLASSES

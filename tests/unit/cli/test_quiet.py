@@ -19,7 +19,7 @@ def test_only_noise_is_dropped_however_often_it_is_called(caplog: pytest.LogCapt
         drop_noise()
         drop_noise()
         assert len(logger.filters) <= len(filters) + 1
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", logger=logger.name):
             for text in (*NOISE, "\n💡 Tip: try this", "GPU available: True", "`Trainer.fit` stopped"):
                 logger.info(text)
         assert [record.message for record in caplog.records] == ["GPU available: True", "`Trainer.fit` stopped"]
