@@ -125,4 +125,4 @@ def test_the_shell_lines_for_real_data_run(tmp_path: Path) -> None:
     assert len(said) == 2
     assert "pixel_auroc" in said[0]
     assert list(place.rglob("maps/*.png"))
-    assert len(list(place.rglob("predictions.csv"))) == 2
+    assert len(list(place.rglob("predictions.csv"))) == 3
