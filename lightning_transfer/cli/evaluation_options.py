@@ -22,15 +22,15 @@ class ScratchOptions:
         learning_rates: Of AdamW, to choose from on validation.
         trial_epochs: Epochs after which the rates are compared; then the best one starts again and trains until
             validation stalls. None trains each of them until then, which is surer and takes longer.
-        patience: Epochs in which neither validation score nor loss gets better that end the training. After half of
-            them the rate falls to a fifth.
+        patience: Epochs in which neither validation score nor loss gets better. The first and the second time the rate
+            falls to a fifth, the third time training ends.
         max_epochs: Bound, should validation never stall.
     """
 
     learning_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3])
     trial_epochs: int | None = None
-    patience: int = 15
-    max_epochs: int = 200
+    patience: int = 10
+    max_epochs: int = 300
 
 
 @dataclass

@@ -33,6 +33,7 @@ LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 _WEIGHT_DECAY = 0.05
 _SLOWER = 0.2
+_TIMES_SLOWER = 2
 _LEAST_FALL = 0.01  # of the loss, below which it is no progress: it may creep down for ever
 
 
@@ -96,8 +97,8 @@ def fit_scratch(
     *,
     learning_rates: Sequence[float] = LEARNING_RATES,
     trial_epochs: int | None = None,
-    patience: int = 15,
-    max_epochs: int = 200,
+    patience: int = 10,
+    max_epochs: int = 300,
     seed: int = 0,
     trainer_options: Mapping[str, Any] | None = None,
     show_progress: bool = False,
@@ -106,8 +107,8 @@ def fit_scratch(
 
     Rate and epoch are chosen by the module's own ``monitor`` on validation. Stalled means that it gets no better, and
     ``val_loss`` by no hundredth: at the start the loss falls for long before the first class but the most frequent one
-    is ever predicted. Halfway through the patience the rate falls to a fifth. Nothing is written, and the random states
-    are put back.
+    is ever predicted. Twice a stall makes the rate fall to a fifth, as a plateau at a large rate is often none at a
+    smaller one; the third ends the training. Nothing is written, and the random states are put back.
 
     Args:
         module: The network to match, with its schema; it stays as it is.
@@ -116,7 +117,7 @@ def fit_scratch(
         learning_rates: Rates of AdamW to choose from.
         trial_epochs: Epochs after which the rates are compared; then the best one starts again and trains until
             validation stalls. None trains each of them until then, which is surer and takes longer.
-        patience: Epochs in which validation gets no better that end the training of a rate.
+        patience: Epochs in which validation gets no better that make a stall.
         max_epochs: Bound for each rate, should validation never stall.
         seed: Of the random weights and of dropout, the same for each rate.
         trainer_options: Of the Trainer: device, precision, gradient clipping.
@@ -174,7 +175,7 @@ def fit_scratch(
 
 
 class _UntilPlateau(Callback):
-    """Keep the best epoch's weights in memory; slow down, then stop, when validation has stalled."""
+    """Keep the best epoch's weights in memory; slow down, and in the end stop, when validation stalls."""
 
     def __init__(self, monitor: str, mode: str, patience: int, bar: Any) -> None:  # noqa: ANN401 - the progress bar
         self.monitor = monitor
@@ -183,7 +184,7 @@ class _UntilPlateau(Callback):
         self.bar = bar
         self.score = self.loss = math.nan
         self.state: dict[str, Tensor] = {}
-        self.best_epoch = self.progress_epoch = 0
+        self.best_epoch = self.progress_epoch = self.slowed = 0
         self.stalled = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -201,14 +202,20 @@ class _UntilPlateau(Callback):
             self.state = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
         if finite and _is_better(-loss, -self.loss * (1 - _LEAST_FALL)):
             self.loss, self.progress_epoch = loss, epoch
-        waited = epoch - self.progress_epoch
-        if waited == max(self.patience // 2, 1):
-            for group in trainer.optimizers[0].param_groups:
-                group["lr"] *= _SLOWER
-        self.stalled = waited >= self.patience
-        trainer.should_stop = trainer.should_stop or self.stalled
+        if epoch - self.progress_epoch >= self.patience:
+            self._stall(trainer, epoch)
         self.bar.update(1)
         self.bar.set_postfix_str(f"{self.monitor} {score:.3f}, best {self.score:.3f} in epoch {self.best_epoch}")
+
+    def _stall(self, trainer: Trainer, epoch: int) -> None:
+        """Go on at a smaller rate, which often gets further at once; after the last one, stop."""
+        if self.slowed == _TIMES_SLOWER:
+            self.stalled = trainer.should_stop = True
+            return
+        self.slowed += 1
+        self.progress_epoch = epoch
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] *= _SLOWER
 
 
 def _is_better(value: float, best: float) -> bool:

@@ -94,10 +94,11 @@ def _expected_epochs(history: _History, patience: int) -> tuple[int, list[int]]:
         if score > top or loss < 0.99 * low:
             last = epoch
         top, low = max(top, score), loss if loss < 0.99 * low else low
-        if epoch - last == patience // 2:
-            slower.append(epoch)
-        if epoch - last == patience:
+        if epoch - last == patience and len(slower) == 2:
             return epoch, slower
+        if epoch - last == patience:
+            slower.append(epoch)
+            last = epoch
     return -1, slower
 
 
@@ -243,7 +244,7 @@ def test_what_cannot_work_is_refused() -> None:
         fit_scratch(_module(), TRAIN, [])
     with pytest.raises(ValueError, match=r"got \[0.001, 0\]"):
         fit_scratch(_module(), TRAIN, VAL, learning_rates=[1e-3, 0])
-    with pytest.raises(ValueError, match="got 0, 200 and None"):
+    with pytest.raises(ValueError, match="got 0, 300 and None"):
         fit_scratch(_module(), TRAIN, VAL, patience=0)
 
     class Silent(ClassificationModule):
