@@ -108,7 +108,7 @@ def _skipped(skipped: Sequence[Skipped], *, error: bool) -> list[Finding]:
             "unreadable-file",
             "error" if error else "warning",
             f"{len(skipped)} records cannot be used{f', {empty} of them empty files' if empty else ''}:"
-            f" {listing((skip.record.id for skip in skipped))}.",
+            f" {listing(skip.record.id for skip in skipped)}.",
             len(skipped),
             tuple(named[:MAX_EXAMPLES]),
             "Mend or remove them, or set `data.on_bad_file: skip` to train without them.",
