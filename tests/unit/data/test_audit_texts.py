@@ -43,11 +43,12 @@ def test_exact_and_near_duplicates_across_splits() -> None:
     assert found["duplicates-across-splits"].examples == ("train r0 | test r1 (same text)",)
     near = found["near-duplicates-across-splits"]
     assert near.count == 2
-    assert near.examples[0].startswith("train r2 | test r3 (similarity 0.9")
+    assert near.examples[0].startswith("train r2 | test r3 (similarity 0.8")
 
 
 def test_all_records_of_two_near_texts_count() -> None:
-    one, other = "the quick brown fox jumps over the lazy dog", "the quick brown fox jumped over the lazy dog"
+    one = "the quick brown fox jumps over the lazy dog and runs away into the forest"
+    other = one.replace("jumps", "jumped")
     found = _find(_records(*[("train", "a", one)] * 3, *[("test", "b", other)] * 2))
     assert found["near-duplicates-across-splits"].count == 5
     assert found["near-duplicate-labels"].count == 5
@@ -93,19 +94,22 @@ def test_banking77_has_duplicates_across_the_given_files(capsys: pytest.CaptureF
     assert f"test {len(copies)})" in across.message
     texts = [normalise_text(r.input) for r in records]
     runs = CountVectorizer(analyzer="char", ngram_range=(4, 4), binary=True, dtype=np.int32).fit_transform(texts)
-    split = np.array([r.split for r in records])
-    some = np.flatnonzero(split == "test")[::3]
-    common = (runs[some] @ runs[split == "train"].T).toarray()
     sizes = np.asarray(runs.sum(axis=1)).ravel()
-    similarity = common / np.maximum(sizes[some][:, None] + sizes[split == "train"][None] - common, 1)
-    expected = {
-        records[place].id for place, row in zip(some, similarity, strict=True)
-        if ((row >= 0.8) & (row < 1.0)).any()
-    }  # fmt: skip
+    train_rows = np.array([place for place, r in enumerate(records) if r.split == "train"])
+    words = np.array(texts, dtype=object)
+    expected = 0
+    for start in range(len(train_rows), len(records), 500):
+        part = np.arange(start, min(start + 500, len(records)))
+        common = (runs[part] @ runs[train_rows].T).toarray()
+        similarity = common / np.maximum(sizes[part][:, None] + sizes[train_rows][None] - common, 1)
+        same = words[part][:, None] == words[train_rows][None]
+        expected += int(((similarity >= 0.8) & ~same).any(axis=1).sum())
     near = found["near-duplicates-across-splits"]
     counted = int(near.message.split("test ")[1].split(")")[0])
-    assert abs(counted - 3 * len(expected)) < 0.25 * counted
+    assert 0.98 * expected <= counted <= expected  # MinHash may miss a few, and adds none
     by_id = {record.id: record.input for record in records}
     for example in near.examples:
         one, other = (part.split()[1] for part in example.split(" | "))
-        assert SequenceMatcher(None, normalise_text(by_id[one]), normalise_text(by_id[other])).ratio() > 0.9, example
+        assert SequenceMatcher(None, normalise_text(by_id[one]), normalise_text(by_id[other]), False).ratio() > 0.8, (
+            example
+        )
