@@ -14,7 +14,7 @@ from lightning_transfer.errors import closest, listing
 
 __all__ = ["SECTIONS", "Arguments", "check_config", "split_arguments"]
 
-SECTIONS = ("seed_everything", "trainer", "model", "data", "checkpoint", "evaluation", "ckpt_path")
+SECTIONS = ("seed_everything", "trainer", "model", "data", "checkpoint", "evaluation", "check_data", "ckpt_path")
 
 
 @dataclass(frozen=True)
