@@ -101,6 +101,11 @@ class Recommendation:
         values = asdict(self)
         return {**values, "title": self.title, "reasons": list(self.reasons), "cautions": list(self.cautions)}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:
+        """Rebuild from `to_dict`."""
+        return cls(values["strategy"], values["basis"], tuple(values["reasons"]), tuple(values["cautions"]))
+
 
 def recommend(facts: DataFacts) -> Recommendation:
     """Choose a strategy by rules of thumb; the first that applies decides.
