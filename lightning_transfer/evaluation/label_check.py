@@ -107,34 +107,27 @@ def write_suspects(path: str | Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def format_suspects(check: LabelCheck, limit: int = 10) -> str:
-    """Return the first suspects as a table for the terminal, and how many there are.
+    """Return the first suspects as a table for the terminal, and how many are likely errors.
 
     Example:
         >>> row = {"id": "7.png", "path": "/data/7.png", "label": "free", "suggested": "pit"}
         >>> row |= {"score": 1.0, "likely": True}
         >>> print(format_suspects(LabelCheck((), (row,), num_labels=20)))
-        Suspected label errors: 1 of 20 labels
-          record  label  probably  score
-          7.png   free   pit       1.000
+        Suspected label errors: 1 of 20 labels likely
+          record  label  neighbours  score  likely
+          7.png   free   pit         1.000  yes
     """
-    likely = [row for row in check.suspects if row["likely"]]
-    if not likely:
-        return f"Suspected label errors: none of {check.num_labels} labels"
-    table: list[tuple[str, ...]] = [("record", "label", "probably", "score")]
-    table += [
+    num_likely = sum(row["likely"] for row in check.suspects)
+    if not num_likely:
+        return f"Suspected label errors: none of {check.num_labels} labels likely"
+    table: list[tuple[str, ...]] = [("record", "label", "neighbours", "score", "likely")]
+    for row in check.suspects[:limit]:
         # A text says more than its row number; a path ends in the id.
-        (
-            _short(row["id"] if row["path"].endswith(row["id"]) else row["path"] or row["id"]),
-            _short(row["label"]),
-            _short(row["suggested"]),
-            f"{row['score']:.3f}",
-        )
-        for row in likely[:limit]
-    ]
-    lines = [f"Suspected label errors: {len(likely)} of {check.num_labels} labels", *(f"  {x}" for x in align(table))]
-    if len(likely) > limit:
-        lines.append(f"  and {len(likely) - limit} more")
-    return "\n".join(lines)
+        name = row["id"] if row["path"].endswith(row["id"]) else row["path"] or row["id"]
+        about = (_short(name), _short(row["label"]), _short(row["suggested"]))
+        table.append((*about, f"{row['score']:.3f}", "yes" if row["likely"] else "no"))
+    head = f"Suspected label errors: {num_likely} of {check.num_labels} labels likely"
+    return "\n".join([head, *(f"  {line}" for line in align(table))])
 
 
 def label_indices(records: Sequence[Record], schema: Schema) -> NDArray[np.int64]:

@@ -212,7 +212,8 @@ def _decide(facts: DataFacts) -> tuple[Strategy, list[str]]:
             f"{labels:g} labels a class (median), at least {MANY_LABELS}: enough to change every layer. The head goes"
             " first, as a random one distorts the features (Kumar et al. 2022, arXiv 2202.10054).",
             *reasons,
-            "With so many labels the same network from scratch may come near: add `scratch` to `evaluation.baselines`.",
+            f"With {labels:g} labels a class the same network from scratch may come near: add `scratch` to"
+            " `evaluation.baselines`.",
         ]
     return "gradual", [
         f"{labels:g} labels a class (median): between {FEW_LABELS} and {MANY_LABELS}, opening the layers one by one"
