@@ -108,7 +108,7 @@ def _pairs(
     for start in range(0, len(bucket), rows):
         block = bucket[start : start + rows]
         different = hashes[block][:, None] ^ hashes[bucket][None]
-        near = _count_bits(different) <= MAX_DISTANCE
+        near: npt.NDArray[np.bool_] = np.asarray(_count_bits(different) <= MAX_DISTANCE)
         near &= block[:, None] < bucket[None]
         for earlier in range(band):
             near &= _band(different, earlier).astype(bool)  # else that part is equal too, and had this pair
