@@ -23,6 +23,7 @@ from lightning_transfer.files import write_json
 from lightning_transfer.types import Finding, Record
 
 if TYPE_CHECKING:
+    from lightning_transfer.cli.label_suspects import SuspectReport
     from lightning_transfer.cli.transfer_cli import TransferCLI
 
 __all__ = ["NEAR_LIMIT", "check_data", "check_fit", "format_findings", "summary"]
@@ -43,12 +44,14 @@ def check_data(recipe: Recipe, arguments: Arguments) -> int:
     with start(recipe, arguments) as cli:
         begin = time.perf_counter()
         findings = _check(cli)
-        suspects: list[dict[str, Any]] | None = None
-        # The model-based check of labels (`--suspects`) belongs here: it needs `cli.model` and `cli.datamodule`.
+        report = _suspects(cli, findings)
+        findings = [*findings, *report.findings]
         seconds = time.perf_counter() - begin
         records = cli.datamodule.records
-        write_check(cli.output / "check.json", findings, records, seconds, suspects)
+        write_check(cli.output / "check.json", findings, records, seconds, report.rows, report.more)
         print(format_findings(findings))
+        if report.text:
+            print(f"{_lines(report.text)}\n")
         print(f"{summary(findings)} in {_counts(records)}, {seconds:.1f} s.")
         return exit_code(findings, strict=bool(cli.config["strict"]))
 
@@ -104,6 +107,7 @@ def write_check(
     records: Sequence[Record],
     seconds: float,
     suspects: Sequence[Mapping[str, Any]] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the findings as JSON.
 
@@ -113,6 +117,7 @@ def write_check(
         records: That were checked.
         seconds: That it took.
         suspects: Records whose labels a model doubts; None if none was asked.
+        more: Further keys.
     """
     values: dict[str, Any] = {
         "errors": sum(finding.severity == "error" for finding in findings),
@@ -123,7 +128,7 @@ def write_check(
     }
     if suspects is not None:
         values["suspects"] = list(suspects)
-    write_json(path, values)
+    write_json(path, {**values, **(more or {})})
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
@@ -199,6 +204,13 @@ def _check(cli: TransferCLI) -> list[Finding]:
     return [*findings[:cut], *spoken, *findings[cut:]]
 
 
+def _suspects(cli: TransferCLI, findings: Sequence[Finding]) -> SuspectReport:
+    """Run the model-based part where it is asked for; the rest needs neither weights nor scikit-learn."""
+    from lightning_transfer.cli.label_suspects import SuspectReport, check_suspects
+
+    return check_suspects(cli, findings) if cli.config["suspects"] else SuspectReport((), None, {}, "")
+
+
 def _warning(caught: warnings.WarningMessage, data: BaseDataModule) -> str:
     """Return what reading the data warned of, but for files that are findings anyway, and what libraries say."""
     homes = {Path(inspect.getfile(kind)).parent for kind in (BaseDataModule, type(data))}
@@ -221,6 +233,10 @@ def _wrapped(text: str) -> list[str]:
     indent = "    "
     width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
     return textwrap.wrap(_plain(text), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(_plain(line) for line in text.splitlines())
 
 
 def _plain(text: str) -> str:

@@ -33,7 +33,7 @@ def format_plan(facts: Mapping[str, Any]) -> str:
           begins   opens      trains     share
           epoch 0  head only  8          25.0%
     """
-    sections = (_backbone, _data, _groups, _notes, _stages, _rates)
+    sections = (_backbone, _data, _groups, _notes, _stages, _rates, _recommendation)
     return "\n\n".join(text for text in (section(facts) for section in sections) if text)
 
 
@@ -115,6 +115,15 @@ def _rates(facts: Mapping[str, Any]) -> str:
         for rate in rates
     ]
     return "Learning rates at the first step\n" + _aligned(rows)
+
+
+def _recommendation(facts: Mapping[str, Any]) -> str:
+    values = facts.get("recommendation")
+    if not values:
+        return ""
+    from lightning_transfer.evaluation import Recommendation, format_recommendation
+
+    return format_recommendation(Recommendation.from_dict(values), facts.get("configured"))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

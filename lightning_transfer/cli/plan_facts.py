@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -14,8 +15,9 @@ from lightning_transfer.callbacks.freeze_plan import end_of_run, is_late
 from lightning_transfer.depth import DepthMap, resolve_depth
 from lightning_transfer.errors import TransferError
 from lightning_transfer.metrics import trainable_memory
+from lightning_transfer.types import Schema
 
-__all__ = ["backbone_facts", "mark_unreached", "optimizer_states", "rates", "stages_and_groups"]
+__all__ = ["backbone_facts", "mark_unreached", "optimizer_states", "rates", "recommendation_facts", "stages_and_groups"]
 
 
 def backbone_facts(module: nn.Module) -> dict[str, Any]:
@@ -55,6 +57,25 @@ def stages_and_groups(trainer: Trainer, module: LightningModule, *, memory: bool
     if memory:
         _add_memory(trainer, module, depth_map, stages)
     return {"evidence": depth_map.evidence, "warnings": list(depth_map.warnings), "groups": groups, "stages": stages}
+
+
+def recommendation_facts(trainer: Trainer, module: LightningModule, schema: Schema | None) -> dict[str, Any]:
+    """Return what the numbers at hand recommend, and what the config does; empty where nothing is to be recommended.
+
+    Args:
+        trainer: Set up; its device's memory and its callbacks count.
+        module: With its head, before any callback has frozen anything.
+        schema: Of the data.
+    """
+    # Late: the evaluation imports scikit-learn's and numpy's parts, and a fit that trains does not ask for this.
+    from lightning_transfer.cli.recommendation import configured_strategy, data_facts, device_memory
+    from lightning_transfer.evaluation import recommend
+
+    facts = data_facts(module, schema, memory_available=device_memory(trainer.strategy.root_device))
+    if facts is None:
+        return {}
+    found = recommend(replace(facts, memory_full=_memory_of_all(trainer, module)))
+    return {"recommendation": found.to_dict(), "configured": configured_strategy(trainer, module)}
 
 
 def mark_unreached(trainer: Trainer, module: LightningModule, stages: list[dict[str, Any]]) -> None:
@@ -163,6 +184,16 @@ def _add_memory(trainer: Trainer, module: LightningModule, depth_map: DepthMap, 
     finally:
         for parameter, trains in before.items():
             parameter.requires_grad_(trains)
+
+
+def _memory_of_all(trainer: Trainer, module: LightningModule) -> int | None:
+    """Return the bytes that training every layer would take; None where the module cannot be tried."""
+    example, batch_size = _example(trainer, module)
+    states = max((optimizer_states(item) for item in trainer.optimizers), default=2.0)
+    try:
+        return trainable_memory(module, example, batch_size=batch_size, optimizer_states=states).total
+    except RuntimeError:
+        return None
 
 
 def _example(trainer: Trainer, module: LightningModule) -> tuple[Any, int]:

@@ -81,7 +81,7 @@ class RunFolderCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the plan: this callback comes first, so nothing is frozen yet."""
-        from lightning_transfer.cli.plan_facts import backbone_facts, stages_and_groups
+        from lightning_transfer.cli.plan_facts import backbone_facts, recommendation_facts, stages_and_groups
 
         if self.only_plan:
             # Says how many steps there will be. A fit that trains loads its data after the checkpoint, not before.
@@ -95,6 +95,7 @@ class RunFolderCallback(Callback):
             **stages_and_groups(trainer, pl_module, memory=self.only_plan),
         }
         if self.only_plan:
+            self.plan |= recommendation_facts(trainer, pl_module, schema)
             # The fit loop then skips itself; epochs and steps, which schedulers count on, stay as they are.
             trainer.limit_train_batches = 0
 

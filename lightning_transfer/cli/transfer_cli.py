@@ -103,6 +103,11 @@ class TransferCLI(LightningCLI):
             parser.link_arguments("check_data", "data.check_data")
         if self.arguments.verb == "check-data":
             parser.add_argument("--strict", action="store_true", help="Exit with 1 for warnings too.")
+            parser.add_argument(
+                "--suspects",
+                action="store_true",
+                help="Run the frozen backbone over the data, and list labels that are probably wrong.",
+            )
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from, or to go on with (fit)."
         )

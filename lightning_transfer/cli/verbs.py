@@ -60,7 +60,7 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "check-data",
-            "--config FILE [--strict] [options]",
+            "--config FILE [--strict] [--suspects] [options]",
             "say what is wrong with the data, without training",
             "lightning_transfer.cli.check_data:check_data",
             True,

@@ -13,15 +13,25 @@ from lightning_transfer.evaluation.baselines import (
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
 from lightning_transfer.evaluation.decisions import write_confusion
+from lightning_transfer.evaluation.label_check import (
+    LabelCheck,
+    check_labels,
+    format_suspects,
+    label_indices,
+    write_suspects,
+)
 from lightning_transfer.evaluation.neighbours import EXAMPLES_KEY, TrainingExamples, sample_examples
 from lightning_transfer.evaluation.normal_only import evaluate_localisation, recall_by_kind
 from lightning_transfer.evaluation.overview import format_overview
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.predictor import Predictor, load
+from lightning_transfer.evaluation.probe import ProbeScore, probe_features
 from lightning_transfer.evaluation.progress import progress
+from lightning_transfer.evaluation.recommend import DataFacts, Recommendation, format_recommendation, recommend
 from lightning_transfer.evaluation.results import ClassificationResult
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
+from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import format_calibration, format_table
 
 __all__ = [
@@ -29,27 +39,42 @@ __all__ = [
     "Baseline",
     "BaselineOutputs",
     "ClassificationResult",
+    "DataFacts",
+    "LabelCheck",
     "Outputs",
     "Predictor",
+    "ProbeScore",
+    "Recommendation",
     "Scratch",
+    "Suspect",
+    "SuspectGroup",
     "TrainingExamples",
+    "check_labels",
     "collect_features",
     "collect_outputs",
     "evaluate_classification",
     "evaluate_localisation",
+    "find_suspects",
     "fit_baselines",
     "fit_calibration",
     "fit_scratch",
     "format_calibration",
     "format_overview",
+    "format_recommendation",
+    "format_suspects",
     "format_table",
     "knn_baseline",
+    "label_indices",
     "linear_probe_baseline",
     "load",
     "majority_baseline",
     "predictions",
+    "probe_features",
     "progress",
+    "rank_groups",
     "recall_by_kind",
+    "recommend",
     "sample_examples",
     "write_confusion",
+    "write_suspects",
 ]

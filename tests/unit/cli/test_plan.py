@@ -27,6 +27,33 @@ def test_a_plan_says_everything_and_trains_nothing(toy: Toy, small: str, gradual
     assert not (done.run / "logs").exists()
 
 
+def test_a_plan_recommends_with_reasons_and_says_what_the_config_does_instead(
+    toy: Toy, small: str, gradual: str
+) -> None:
+    words = ["--config", small, "--config", gradual]
+    done = toy("plan", *words)
+    assert "Recommendation: gradual unfreezing" in done.out
+    assert "labels a class (median): between 20 and 1000" in done.out
+    assert "`check-data --suspects` measures a probe" in done.out
+    assert "This config does something else: the head first, then all layers" in done.out
+    plan = json.loads((done.run / "plan.json").read_text())
+    assert (plan["recommendation"]["strategy"], plan["configured"]) == ("gradual", "lp_ft")
+    few = toy("plan", *words, "--data.num_records", 40)
+    assert "Recommendation: feature extraction" in few.out
+    assert "recommendation" not in json.loads((toy("fit", *words).run / "plan.json").read_text())
+
+
+def test_what_does_not_fit_the_device_is_not_recommended(
+    toy: Toy, small: str, gradual: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--config", small, "--config", gradual]
+    total = json.loads((toy("plan", *words).run / "plan.json").read_text())["stages"][-1]["memory"]["total"]
+    for available, strategy in ((total, "gradual"), (total - 1, "partial")):
+        monkeypatch.setattr("lightning_transfer.cli.recommendation.device_memory", lambda _, size=available: size)
+        plan = json.loads((toy("plan", *words).run / "plan.json").read_text())
+        assert plan["recommendation"]["strategy"] == strategy
+
+
 def test_the_plan_is_that_of_the_fit(toy: Toy, small: str, gradual: str, tmp_path: Path) -> None:
     (tmp_path / "rates.yaml").write_text(
         """
