@@ -12,6 +12,7 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.compare import ComparedRun, RunComparison, compare_runs, format_comparison
 from lightning_transfer.evaluation.decisions import write_confusion
 from lightning_transfer.evaluation.neighbours import EXAMPLES_KEY, TrainingExamples, sample_examples
 from lightning_transfer.evaluation.normal_only import evaluate_localisation, recall_by_kind
@@ -29,18 +30,22 @@ __all__ = [
     "Baseline",
     "BaselineOutputs",
     "ClassificationResult",
+    "ComparedRun",
     "Outputs",
     "Predictor",
+    "RunComparison",
     "Scratch",
     "TrainingExamples",
     "collect_features",
     "collect_outputs",
+    "compare_runs",
     "evaluate_classification",
     "evaluate_localisation",
     "fit_baselines",
     "fit_calibration",
     "fit_scratch",
     "format_calibration",
+    "format_comparison",
     "format_overview",
     "format_table",
     "knn_baseline",

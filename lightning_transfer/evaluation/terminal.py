@@ -7,7 +7,7 @@ from lightning_transfer.evaluation.results import ClassificationResult
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, OperatingPoint
 
-__all__ = ["align", "format_calibration", "format_table"]
+__all__ = ["align", "format_calibration", "format_table", "signed"]
 
 # What the short table compares; `metrics.json` holds every difference.
 _HEADLINES = ("macro_f1", "auroc", "average_precision")
@@ -42,7 +42,7 @@ def format_table(result: ClassificationResult) -> str:
     if result.differences and compared:
         rows = [("model minus", *compared, "")]
         for name, found in result.differences.items():
-            rows.append((name, *(_signed(found[key]) for key in compared), result.descriptions.get(name, "")))
+            rows.append((name, *(signed(found[key]) for key in compared), result.descriptions.get(name, "")))
         lines += ["", *align(rows)]
     lines += _operating_points(result) + _decisions(result)
     return "\n".join(lines)
@@ -138,7 +138,13 @@ def _notes(calibration: Calibration) -> list[str]:
     return [f"Too little data: {note}." for note in dict.fromkeys(p.note for p in _by_rate(calibration) if p.note)]
 
 
-def _signed(item: Interval) -> str:
+def signed(item: Interval) -> str:
+    """Return a difference with its sign.
+
+    Example:
+        >>> signed(Interval(0.5, -0.25, 1.0, n=4))
+        '+0.500 [-0.250, +1.000]'
+    """
     if item.value is None or item.low is None or item.high is None:
         return str(item)
     return f"{item.value:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"
