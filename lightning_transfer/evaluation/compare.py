@@ -19,8 +19,10 @@ from lightning_transfer.metrics.bootstrap import Float
 
 __all__ = ["ComparedRun", "RunComparison", "compare_runs", "format_comparison"]
 
-COMPARED = ("macro_f1", "accuracy", "balanced_accuracy", "auroc", "average_precision", "brier")
-COMPARED += ("recall_at_threshold", "false_reject_rate")
+COMPARED: tuple[str, ...] = (
+    *("macro_f1", "accuracy", "balanced_accuracy", "auroc", "average_precision", "brier"),
+    *("recall_at_threshold", "false_reject_rate"),
+)
 """What is compared. ``log_loss`` and ``ece`` need more digits, or have no interval."""
 
 _FACTS = {
