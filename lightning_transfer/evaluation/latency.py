@@ -21,8 +21,8 @@ __all__ = ["Latency", "LatencyRow", "live_bytes", "measure_latency"]
 _MB = 1e6
 # Fewer runs have no 95th percentile of their own: it would be the slowest one.
 _RUNS_FOR_P95 = 20
-_MOST_RUNS = 200
-_WARM_UP_SHARE = 0.2
+_MOST_RUNS = 100
+_WARM_UP_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def measure_latency(
 ) -> Latency:
     """Time ``module(batch)`` in eval mode, without gradients.
 
-    Each batch size is warmed up for a fifth of its time, so that caches are full and kernels are chosen, then timed
-    until the time is over or after 200 passes, at least once. On CUDA each pass is waited for. Modes and device are put
+    Each batch size is warmed up for a tenth of its time, so that caches are full and kernels are chosen, then timed
+    until the time is over or after 100 passes, at least once. On CUDA each pass is waited for. Modes and device are put
     back.
 
     Args:
