@@ -45,8 +45,8 @@ def test_edges_fall_into_their_cell_and_orientation() -> None:
     assert cells[1, 0].sum() > 0
     assert cells[[0, 2, 3]].sum() == 0
     assert cells[1, 1:].sum() == 0
-    # Upright edges point sideways (orientation 0), lying ones up (4). Outside of the box they are 20 and 10 pixels long,
-    # inside of it two shorter, as its corners point askew; each has a step of one half.
+    # Upright edges point sideways (orientation 0), lying ones up (4). Outside of the box they are 20 and 10 pixels
+    # long, inside of it two shorter, as its corners point askew; each has a step of one half.
     expected = [2 * (20 + 18) * 0.5, 2 * (10 + 8) * 0.5]
     assert 128 * 128 * cells[1, 0, [0, 4]] ** 2 == pytest.approx(expected, rel=1e-4)
 
