@@ -24,7 +24,7 @@ class Verb:
         help: One line for the list of verbs.
         target: ``module:function``; called with the recipe and the arguments, returns the exit code.
         takes_run: Whether a run folder or a checkpoint may stand behind the verb.
-        needs_torch: False for verbs that answer at once.
+        needs_torch: False for verbs that sort their own words; but for ``compare`` they answer at once.
     """
 
     name: str
@@ -64,6 +64,14 @@ VERBS: dict[str, Verb] = {
             "say what is wrong with the data, without training",
             "lightning_transfer.cli.check_data:check_data",
             True,
+        ),
+        Verb(
+            "compare",
+            "RUN RUN ... [--json FILE]",
+            "compare tested runs, on the same records where they have them",
+            "lightning_transfer.cli.compare:compare",
+            True,
+            False,
         ),
         Verb("configs", "", "list the configs of this recipe", "lightning_transfer.cli.configs:configs", False, False),
         Verb("copy", "NAME DEST", "copy a config, to change it", "lightning_transfer.cli.configs:copy", False, False),

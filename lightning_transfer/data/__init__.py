@@ -20,6 +20,7 @@ from lightning_transfer.data.image_formats import (
 from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.loading import stack_inputs
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
+from lightning_transfer.data.plain_images import plain_image_features
 from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
@@ -62,6 +63,7 @@ __all__ = [
     "image_size",
     "inspect_image",
     "label_tiles",
+    "plain_image_features",
     "quiet",
     "read_csv",
     "read_image",

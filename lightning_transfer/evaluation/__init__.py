@@ -12,6 +12,8 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.compare import ComparedRun, RunComparison, compare_runs, format_comparison
+from lightning_transfer.evaluation.curves import CurvePoint, Reliability, measure_reliability, threshold_curve
 from lightning_transfer.evaluation.decisions import write_confusion
 from lightning_transfer.evaluation.label_check import (
     LabelCheck,
@@ -20,6 +22,7 @@ from lightning_transfer.evaluation.label_check import (
     label_indices,
     write_suspects,
 )
+from lightning_transfer.evaluation.latency import Latency, LatencyRow, measure_latency
 from lightning_transfer.evaluation.neighbours import EXAMPLES_KEY, TrainingExamples, sample_examples
 from lightning_transfer.evaluation.normal_only import evaluate_localisation, recall_by_kind
 from lightning_transfer.evaluation.overview import format_overview
@@ -31,36 +34,50 @@ from lightning_transfer.evaluation.recommend import DataFacts, Recommendation, f
 from lightning_transfer.evaluation.results import ClassificationResult
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
+from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
-from lightning_transfer.evaluation.terminal import format_calibration, format_table
+from lightning_transfer.evaluation.terminal import format_calibration, format_latency, format_slices, format_table
 
 __all__ = [
     "EXAMPLES_KEY",
     "Baseline",
     "BaselineOutputs",
     "ClassificationResult",
+    "ComparedRun",
+    "CurvePoint",
     "DataFacts",
     "LabelCheck",
+    "Latency",
+    "LatencyRow",
     "Outputs",
     "Predictor",
     "ProbeScore",
     "Recommendation",
+    "Reliability",
+    "RunComparison",
     "Scratch",
+    "Slice",
+    "SliceTable",
     "Suspect",
     "SuspectGroup",
     "TrainingExamples",
     "check_labels",
     "collect_features",
     "collect_outputs",
+    "compare_runs",
     "evaluate_classification",
     "evaluate_localisation",
+    "evaluate_slices",
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
     "fit_scratch",
     "format_calibration",
+    "format_comparison",
+    "format_latency",
     "format_overview",
     "format_recommendation",
+    "format_slices",
     "format_suspects",
     "format_table",
     "knn_baseline",
@@ -68,6 +85,8 @@ __all__ = [
     "linear_probe_baseline",
     "load",
     "majority_baseline",
+    "measure_latency",
+    "measure_reliability",
     "predictions",
     "probe_features",
     "progress",
@@ -75,6 +94,7 @@ __all__ = [
     "recall_by_kind",
     "recommend",
     "sample_examples",
+    "threshold_curve",
     "write_confusion",
     "write_suspects",
 ]
