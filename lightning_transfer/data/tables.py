@@ -16,7 +16,7 @@ from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.files import atomic
 from lightning_transfer.types import Record, Split
 
-__all__ = ["OnBadFile", "Skipped", "read_csv", "records_from_csv", "split_name", "write_table"]
+__all__ = ["OnBadFile", "Skipped", "plain_cell", "read_csv", "records_from_csv", "split_name", "write_table"]
 
 OnBadFile = Literal["error", "skip"]
 
@@ -290,6 +290,17 @@ def _csv_cell(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a cell
     if text.startswith(_FORMULA_STARTS) or text.lstrip().startswith(_FORMULA_STARTS[:4]):
         return text if _NUMBER.fullmatch(text) else f"'{text}"
     return text
+
+
+def plain_cell(text: str) -> str:
+    """Return the text of a cell that `write_table` wrote to CSV, without the apostrophe that keeps it from running.
+
+    Example:
+        >>> plain_cell("'=1+1"), plain_cell("'tis"), plain_cell("good")
+        ('=1+1', "'tis", 'good')
+    """
+    bare = text[1:]
+    return bare if text.startswith("'") and _csv_cell(bare) == text else text
 
 
 def _json_value(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a cell

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lightning_transfer.data import ImagePreprocessing
 from lightning_transfer.errors import DataError
-from lightning_transfer.evaluation.normal_only_maps import image_map, known_mask, write_heat_map
+from lightning_transfer.evaluation.normal_only_maps import image_map, known_mask, map_name, write_heat_map
 from lightning_transfer.types import Record
 
 
@@ -59,3 +59,11 @@ def test_a_heat_map_is_bright_where_the_distance_is(tmp_path: Path) -> None:
     wide = write_heat_map(tmp_path / "b.png", np.zeros((10, 3000), dtype=np.uint16), np.zeros((10, 3000)), top=0.0)
     with Image.open(wide) as opened:
         assert max(opened.size) == 1024
+
+
+def test_file_names_are_safe_and_differ() -> None:
+    names = [map_name(place, key) for place, key in enumerate(["a/b.png", "a_b.png", "../../é x.png", "a" * 300])]
+    assert len(set(names)) == 4
+    assert names[0] == "00000_a_b.png"
+    assert not any("/" in name or " " in name for name in names)
+    assert max(map(len, names)) < 100
