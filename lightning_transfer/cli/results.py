@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
 from lightning_transfer.cli.normal_only import more_metrics, write_maps
+from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.evaluation import (
@@ -118,6 +119,7 @@ def finish_test(cli: TransferCLI) -> None:
     )
     result = replace(result, metrics={**result.metrics, **more_metrics(cli, outputs, records)})
     result.write_json(cli.output / "metrics.json")
+    log_scores(cli.trainer.loggers, result.flat(), "test")
     print(format_table(result))
     for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
         print(f"Written: {path}")

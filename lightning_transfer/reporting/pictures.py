@@ -70,7 +70,7 @@ def explanations(run: RunFiles, errors: list[WorstError], files: DataFiles) -> t
         known = [(error, path) for error, path in chosen if error.explained in places]
         maps = explain_classes(predictor, [path for _, path in known], [places[error.explained] for error, _ in known])
         return {
-            error.id: address(heat_picture(path, found, float(found.max())))
+            error.id: address(heat_picture(path, found, _limits(float(found.max()))))
             for (error, path), found in zip(known, maps, strict=True)
         }, ""
     except (TransferError, RuntimeError, ValueError, OSError) as error:
@@ -101,6 +101,11 @@ def heat_maps(run: RunFiles, errors: list[WorstError]) -> dict[str, str]:
         except OSError:
             continue
     return found
+
+
+def _limits(most: float) -> tuple[float, float]:
+    """Return the ends of the colours of a picture: weak evidence is left out, or it would cover all."""
+    return (0.3 * most, most) if most > 0 else (0.0, 1.0)
 
 
 def _eight_bits(pixels: Any) -> Image:  # noqa: ANN401 - an array (H, W, C)
