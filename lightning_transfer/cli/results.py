@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
 from lightning_transfer.cli.normal_only import more_metrics, write_maps
+from lightning_transfer.cli.report import report_of_fit, report_of_test
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.errors import BackboneError
@@ -88,6 +89,7 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
     print(format_calibration(module.calibration))
     if examples is not None:
         print(f"Nearest training examples: from {examples.rule}")
+    report_of_fit(cli)
 
 
 def finish_validate(cli: TransferCLI) -> None:
@@ -125,6 +127,7 @@ def finish_test(cli: TransferCLI) -> None:
         print(f"Written: {path}")
     write_maps(cli, records)
     print(f"\n{format_overview(result, rows, read_facts(cli.folder))}")
+    report_of_test(cli)
     if interrupted:
         raise KeyboardInterrupt
 

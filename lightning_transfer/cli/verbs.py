@@ -58,6 +58,14 @@ VERBS: dict[str, Verb] = {
             "lightning_transfer.cli.plan:plan",
             True,
         ),
+        Verb(
+            "report",
+            "RUN [RUN ...] [--output FILE] [--data_root DIR] [--grad_cam false]",
+            "write RUN/report.html: the verdict and what it rests on; of several runs, a comparison",
+            "lightning_transfer.cli.report:report",
+            True,
+            False,
+        ),
         Verb("configs", "", "list the configs of this recipe", "lightning_transfer.cli.configs:configs", False, False),
         Verb("copy", "NAME DEST", "copy a config, to change it", "lightning_transfer.cli.configs:copy", False, False),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lightning_transfer.reporting.numbers import number, usable
 
@@ -45,10 +45,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line at ``x`` with its text."""
+    """A vertical line at ``x``: a stage opens there, or the epoch that was kept ends."""
 
     x: float
-    text: str
+    kind: Literal["stage", "kept"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Chart:
         x_ticks: Place and text.
         y_ticks: Place and text.
         lines: Each with ``name``, ``path``, ``dots`` (x, y, text), ``dashed`` and ``colour``, a number from 1.
-        marks: Place and text.
+        marks: Place and kind.
     """
 
     title: str
@@ -189,7 +189,7 @@ def line_chart(
         x_ticks=tuple((across(value), _tick(value)) for value in x_values),
         y_ticks=tuple((down(value), _tick(value)) for value in y_values),
         lines=tuple(drawn),
-        marks=tuple((across(mark.x), mark.text) for mark in inside),
+        marks=tuple((across(mark.x), mark.kind) for mark in inside),
     )
 
 

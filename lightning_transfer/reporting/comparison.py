@@ -11,10 +11,11 @@ from lightning_transfer.files import write_json
 from lightning_transfer.reporting.charts import Chart, Line, line_chart
 from lightning_transfer.reporting.forgetting import Forgetting
 from lightning_transfer.reporting.numbers import metric_label, usable
-from lightning_transfer.reporting.page import write_page
+from lightning_transfer.reporting.page import STRANGE, write_page
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
 from lightning_transfer.reporting.training import validation_points
+from lightning_transfer.reporting.verdict import compare
 
 __all__ = ["build_comparison", "write_comparison"]
 
@@ -36,7 +37,7 @@ def write_comparison(folders: Sequence[str | Path], path: str | Path = "comparis
     if len(folders) < 2:
         raise TransferError(f"A comparison needs at least two runs, got {len(folders)}. `report RUN` describes one.")
     runs = [RunFiles.read(folder) for folder in folders]
-    found = build_comparison(runs)
+    found = {**build_comparison(runs), **_paired(runs)}
     target = Path(path)
     write_json(target.with_suffix(".json"), found)
     return write_page(target, "comparison.html.j2", {"comparison": found, "charts": _charts(runs)})
@@ -77,6 +78,35 @@ def build_comparison(runs: Sequence[RunFiles]) -> dict[str, Any]:
         "warnings": _warnings(runs),
         "differences": _config_differences([run.config for run in runs]),
     }
+
+
+def _paired(runs: Sequence[RunFiles]) -> dict[str, Any]:
+    """Return the differences to the first run, on the same records where both were tested on them."""
+    from lightning_transfer.evaluation import compare_runs
+
+    untested = [run.name for run in runs if run.test is None]
+    if untested:
+        return {"paired": [], "paired_reason": f"not tested yet: {', '.join(untested)}"}
+    try:
+        found = compare_runs([run.test for run in runs if run.test is not None])
+    except (TransferError, *STRANGE) as error:
+        return {"paired": [], "paired_reason": str(error).rstrip(".")}
+    names = [name for name in (found.headline, *found.runs[0].metrics) if name in found.runs[1].difference]
+    rows = []
+    for place, item in enumerate(found.runs[1:], start=1):
+        differences = {name: value.to_dict() for name, value in item.difference.items()}
+        shown = {name: {**value, "shows": compare(value, name)} for name, value in differences.items()}
+        rows.append({"letter": _letter(place), "same_records": item.paired, "metrics": shown})
+    # The folders are all called `test`; a reader knows the runs by their letters.
+    letters = {str(run.test): _letter(place) for place, run in enumerate(runs)}
+    notes = [_with_letters(note, letters) for note in found.notes]
+    return {"paired": rows, "paired_metrics": list(dict.fromkeys(names)), "paired_reason": "", "notes": notes}
+
+
+def _with_letters(note: str, letters: Mapping[str, str]) -> str:
+    for path, letter in letters.items():
+        note = note.replace(f"`{path}`", letter).replace(f"`{path}/", f"`{letter}/")
+    return note
 
 
 def _letter(place: int) -> str:

@@ -20,6 +20,7 @@ BASELINES = {
 _LABELS = {
     "macro_f1": "macro-F1",
     "auroc": "AUROC",
+    "ap": "average precision",
     "average_precision": "average precision",
     "balanced_accuracy": "balanced accuracy",
     "false_reject_rate": "false-reject rate",

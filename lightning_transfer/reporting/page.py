@@ -91,6 +91,7 @@ def _environment(markdown: bool) -> Environment:
             "interval": numbers.interval,
             "label": numbers.metric_label,
             "number": numbers.number,
+            "said": _said,
             "seconds": numbers.seconds,
             "share": _share,
             "signed": numbers.signed,
@@ -100,6 +101,13 @@ def _environment(markdown: bool) -> Environment:
     )
     environment.globals["style"] = _TEMPLATES.joinpath("style.css").read_text(encoding="utf-8")
     return environment
+
+
+def _said(value: object) -> str:
+    """Return an escaped sentence in which what stands between backticks is code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value))))  # noqa: S704 - escaped before
 
 
 def _share(value: object) -> str:

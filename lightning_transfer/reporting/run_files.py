@@ -28,7 +28,7 @@ class RunFiles:
     Attributes:
         folder: The run's folder.
         command: How its recipe is started, such as ``python -m recipes.vision``.
-        config: ``config.yaml`` of the fit.
+        config: ``config.yaml`` of the fit; of the test where there was none.
         environment: ``environment.json``: time, command, versions, device.
         data: ``data.json``: counts, groups, columns, preprocessing, skipped files.
         plan: ``plan.json``: stages, learning rates, backbone.
@@ -75,15 +75,17 @@ class RunFiles:
             TransferError: If there is no such folder, or it has no ``config.yaml``.
         """
         run = Path(folder)
-        if not (run / "config.yaml").is_file():
+        tests = _tests(run)
+        test = tests[-1] if tests else None
+        # A checkpoint that was tested alone has no fit in its folder.
+        config = run / "config.yaml" if test is None or (run / "config.yaml").is_file() else test / "config.yaml"
+        if not config.is_file():
             what = "has no `config.yaml`: it is no run folder" if run.is_dir() else "does not exist"
             raise TransferError(f"`{run}` {what}. Give the folder that a run printed as `Run folder:`.")
         problems: list[str] = []
-        tests = _tests(run)
-        test = tests[-1] if tests else None
         found = {name: _json(run / f"{name}.json", problems) for name in ("environment", "data", "plan", "cost")}
         check = _json(run / "check-data" / "check.json", problems) or _json(run / "check.json", problems)
-        text = _text(run / "config.yaml", problems)
+        text = _text(config, problems)
         after: dict[str, Any] = {}
         if test is not None:
             after = {
@@ -97,7 +99,7 @@ class RunFiles:
         return cls(
             folder=run,
             command=_command(text),
-            config=_yaml(text, run / "config.yaml", problems),
+            config=_yaml(text, config, problems),
             fit=_json(run / "metrics.json", problems),
             check=check,
             export=_json(run / "export" / "export.json", problems),

@@ -101,7 +101,8 @@ class Scores:
         metrics = found.get("metrics") or own
         classes = tuple(found.get("classes") or run.data.get("classes") or ())
         calibration: Mapping[str, Any] = found.get("calibration") or {}
-        headline = str(found.get("headline") or next((item for item in _HEADLINES if item in metrics), ""))
+        first_of = ("auroc", *_HEADLINES) if run.data.get("task") == "binary" else _HEADLINES
+        headline = str(found.get("headline") or next((item for item in first_of if item in metrics), ""))
         first = metrics.get(headline) or {}
         threshold = usable(calibration.get("threshold"))
         if threshold is None:

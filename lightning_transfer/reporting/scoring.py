@@ -49,6 +49,7 @@ def score_section(scores: Scores) -> Section:
         "missing": "",
         "headline": scores.headline,
         "shown": list(scores.shown),
+        "cards": [name for name in _cards(scores) if name in scores.metrics],
         "n": scores.n,
         "num_groups": scores.num_groups,
         "confidence": scores.confidence,
@@ -56,6 +57,12 @@ def score_section(scores: Scores) -> Section:
         "baselines": rows,
         "baseline_hint": "" if rows else "Not measured: set `--evaluation.baselines` and test again.",
     }
+
+
+def _cards(scores: Scores) -> tuple[str, ...]:
+    """Return what stands in large figures: the first metrics, and what the threshold does."""
+    at_threshold = ("recall_at_threshold", "false_reject_rate")
+    return (*scores.shown[:4], *at_threshold) if at_threshold[0] in scores.metrics else scores.shown[:6]
 
 
 def confusion_section(scores: Scores) -> Section:

@@ -219,7 +219,7 @@ def _is_of(name: str, group: str) -> bool:
 
 def _marks(run: RunFiles) -> list[Mark]:
     stages = [stage for stage in run.plan.get("stages") or () if stage.get("reached", True) and stage.get("opened")]
-    marks = [Mark(float(stage["epoch"]), "opens") for stage in stages if stage.get("epoch")]
+    marks = [Mark(float(stage["epoch"]), "stage") for stage in stages if stage.get("epoch")]
     if run.kept_epoch is not None:
         marks.append(Mark(run.kept_epoch + 1.0, "kept"))
     return marks

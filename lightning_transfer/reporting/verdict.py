@@ -119,6 +119,9 @@ def _score(scores: Scores, run: str) -> tuple[str, str]:
         for name in scores.baselines
         if name != best and compare(scores.differences.get(name, {}).get(metric), metric) != "better"
     ]
+    if shown == "better" and set(scores.baselines) == {"majority"}:
+        text = f"Better than always saying the most frequent class: {paired}"
+        return f"{text}; whether adapting was worth it is not known, as no plain method was compared.", "open"
     if shown == "better" and others:
         return f"Better than the best baseline: {paired}; not shown to be better than: {', '.join(others)}.", "open"
     return f"{_upper(shown)} than the best baseline: {paired}.", shown
