@@ -103,6 +103,7 @@ def _usage(recipe: Recipe) -> str:
     lines += [
         "",
         "Several --config files compose, later wins; options on the command line win over all of them.",
+        "--baselines A,B is short for --evaluation.baselines '[A, B]'.",
         "`VERB --help` lists the options of a verb. --debug shows the trace of an error. --version shows the version.",
     ]
     return "\n".join(lines)

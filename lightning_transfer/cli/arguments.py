@@ -14,6 +14,9 @@ from lightning_transfer.errors import closest, listing
 
 __all__ = ["SECTIONS", "Arguments", "check_config", "split_arguments"]
 
+# Short for `--evaluation.baselines`, which takes a YAML list.
+_BASELINES = "--baselines"
+
 SECTIONS = ("seed_everything", "trainer", "model", "data", "checkpoint", "evaluation", "ckpt_path")
 
 
@@ -48,8 +51,10 @@ class Arguments:
 def split_arguments(words: Sequence[str]) -> Arguments:
     """Sort the words of a command line that begins with a verb.
 
+    ``--baselines majority,scratch`` becomes ``--evaluation.baselines=[majority,scratch]``.
+
     Raises:
-        UsageError: If ``--config`` or ``--ckpt_path`` stands without a value.
+        UsageError: If ``--config``, ``--ckpt_path`` or ``--baselines`` stands without a value.
 
     Example:
         >>> split_arguments(["fit", "--model.x", "3", "--config", "a.yaml", "--config=b.yaml"]).configs
@@ -75,6 +80,12 @@ def split_arguments(words: Sequence[str]) -> Arguments:
                 ckpt_path = value
             else:
                 configs.append(value)
+        elif name == _BASELINES:
+            if not has_value:
+                if not waiting or waiting[0].startswith("-"):
+                    raise UsageError(f"`{name}` needs names behind it, such as `{name} majority,scratch`.")
+                value = waiting.pop(0)
+            rest.append(f"--evaluation.baselines=[{value.strip('[]')}]")
         elif word == "--debug":
             debug = True
         else:

@@ -7,11 +7,11 @@ from typing import Literal
 
 __all__ = ["EvaluationOptions", "ScratchOptions"]
 
-Baselines = list[Literal["majority", "knn", "linear_probe", "scratch"]]
+Baselines = list[Literal["majority", "plain", "knn", "linear_probe", "scratch"]]
 
 
 def _cheap_baselines() -> Baselines:
-    return ["majority", "knn", "linear_probe"]
+    return ["majority", "plain", "knn", "linear_probe"]
 
 
 @dataclass
@@ -40,11 +40,15 @@ class EvaluationOptions:
     Attributes:
         max_false_reject_rate: Share of good items that the threshold may reject, measured on the calibration split.
             After the fit: one of the rates that have a threshold (the fit's, 1, 2 and 5%).
-        baselines: Plain methods that ``test`` puts beside the model; they read the training split again. ``scratch``
-            trains the same network from random weights, which takes as long as training does.
+        baselines: Plain methods that ``test`` puts beside the model; they read the training split again. ``plain`` is
+            the domain's own, without any network; ``scratch`` trains the same network from random weights, which takes
+            as long as training does.
         scratch: How it does that.
         nearest_examples: Training records whose features travel in ``model.ckpt``, so that each prediction can name
             the most similar one; with more records a share of each class. 0 keeps none.
+        slices: Columns of the data by which ``test`` cuts the records into slices; ``all`` takes every column, ``[]``
+            none.
+        latency_batch_sizes: Items in a forward pass that ``test`` times, about two seconds each; ``[]`` times nothing.
         save_maps: Write a heat map of each image that ``test`` or ``predict`` reads, where the head makes one.
 
     Raises:
@@ -55,6 +59,8 @@ class EvaluationOptions:
     baselines: Baselines = field(default_factory=_cheap_baselines)
     scratch: ScratchOptions = field(default_factory=ScratchOptions)
     nearest_examples: int = 10_000
+    slices: Literal["all"] | list[str] = "all"
+    latency_batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
     save_maps: bool = False
 
     def __post_init__(self) -> None:
@@ -65,3 +71,7 @@ class EvaluationOptions:
             )
         if self.nearest_examples < 0:
             raise ValueError(f"Expected `nearest_examples` of at least 0, got {self.nearest_examples}. 0 keeps none.")
+        if min(self.latency_batch_sizes, default=1) < 1:
+            raise ValueError(
+                f"Expected `latency_batch_sizes` of at least 1, got {self.latency_batch_sizes}. [] times nothing."
+            )

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_transfer.cli.baselines import add_scratch, plain_rows, shows_bar
+from lightning_transfer.cli.evaluated import evaluate
 from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
-from lightning_transfer.cli.normal_only import more_metrics, write_maps
+from lightning_transfer.cli.normal_only import write_maps
 from lightning_transfer.cli.report import report_of_fit, report_of_test
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
-from lightning_transfer.errors import BackboneError
 from lightning_transfer.evaluation import (
     EXAMPLES_KEY,
-    BaselineOutputs,
     ClassificationResult,
     Outputs,
     TrainingExamples,
-    collect_features,
     collect_outputs,
-    evaluate_classification,
-    fit_baselines,
     fit_calibration,
     format_calibration,
+    format_latency,
     format_overview,
+    format_slices,
     format_table,
     predictions,
     sample_examples,
@@ -114,15 +111,15 @@ def finish_test(cli: TransferCLI) -> None:
     kept, found = _predicted(cli, records, outputs)
     skipped = data.list_skipped("fit") if len(outputs) == len(records) else ()
     _write(cli, "predictions.csv", kept, found, skipped)
-    rows = _baselines(cli, outputs)
-    interrupted = _add_scratch(cli, outputs, rows)
-    result = evaluate_classification(
-        outputs, records, module.schema, cli.calibration, baselines=rows, show_progress=_bar(cli)
-    )
-    result = replace(result, metrics={**result.metrics, **more_metrics(cli, outputs, records)})
+    rows = plain_rows(cli, outputs)
+    interrupted = add_scratch(cli, outputs, rows)
+    result = evaluate(cli, outputs, records, rows)
     result.write_json(cli.output / "metrics.json")
+    write_json(cli.output / "evaluation.json", result.to_dict())
     log_scores(cli.trainer.loggers, result.flat(), "test")
     print(format_table(result))
+    for text in filter(None, (format_slices(result.slices), format_latency(result.latency))):
+        print(f"\n{text}")
     for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
         print(f"Written: {path}")
     write_maps(cli, records)
@@ -213,7 +210,7 @@ def _calibrate(cli: TransferCLI) -> None:
             "There is no calibration split, so temperature and threshold are fitted on validation, which also chose "
             "the checkpoint: the false-reject rate may be higher than it says. Set `--data.calibration_fraction`."
         )
-    outputs = collect_outputs(module, data.calibration_dataloader(), cli.trainer.strategy.root_device, _bar(cli))
+    outputs = collect_outputs(module, data.calibration_dataloader(), cli.trainer.strategy.root_device, shows_bar(cli))
     module.calibration = fit_calibration(
         outputs,
         module.schema,
@@ -230,69 +227,8 @@ def _examples(cli: TransferCLI) -> TrainingExamples | None:
     if limit < 1 or not records:
         return None
     loader = data.ordered_dataloader("train", only=sample_examples(records, limit))
-    outputs = collect_outputs(module, loader, cli.trainer.strategy.root_device, _bar(cli))
+    outputs = collect_outputs(module, loader, cli.trainer.strategy.root_device, shows_bar(cli))
     return TrainingExamples.from_outputs(outputs, records, module.schema)
-
-
-def _baselines(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
-    """Fit the plain methods on the features that the backbone had before any fine-tuning."""
-    from lightning_transfer.backbones import load_backbone
-
-    names: list[str] = [name for name in cli.config_init["evaluation"].baselines if name != "scratch"]
-    data, module = cli.datamodule, cli.model
-    train = data.records_for("train")
-    if not names or not train:
-        return {}
-    backbone = None
-    if names != ["majority"]:
-        model = cli.resolved["model"]
-        try:
-            backbone, _ = load_backbone(model["backbone"], weights=model.get("weights"), card=model.get("card"))
-        except BackboneError as error:
-            rank_zero_warn(f"The only baseline is the majority class: {error}")
-            names = [name for name in names if name == "majority"]
-    device, bar = cli.trainer.strategy.root_device, _bar(cli)
-
-    def features(split: str) -> Outputs:
-        if backbone is None:
-            return Outputs.from_labels(data.records_for(split), module.schema)
-        return collect_features(backbone, data.ordered_dataloader(split), device, bar)
-
-    start = time.perf_counter()
-    fitted_on = features("train")
-    seconds = time.perf_counter() - start
-    rows = fit_baselines(
-        fitted_on,
-        features("test") if len(test) == len(data.records_for("test")) else test,
-        module.schema,
-        groups=[record.group or record.id for record in train],
-        calibration=features("calibration") if data.records_for("calibration") else None,
-        names=names,
-        max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
-        show_progress=bar,
-    )
-    # What a row took includes the features that it reads.
-    return {
-        name: row if name == "majority" else replace(row, seconds=(row.seconds or 0.0) + seconds)
-        for name, row in rows.items()
-    }
-
-
-def _add_scratch(cli: TransferCLI, test: Outputs, rows: dict[str, BaselineOutputs]) -> bool:
-    """Add the row ``scratch`` where it is asked for; without it the test goes on. Return whether it was interrupted."""
-    if "scratch" not in cli.config_init["evaluation"].baselines:
-        return False
-    from lightning_transfer.cli.scratch import scratch_baseline
-
-    missing = "The row `scratch` is left out; all else of this test is kept"
-    try:
-        rows["scratch"] = scratch_baseline(cli, test, show_progress=_bar(cli))
-    except KeyboardInterrupt:
-        rank_zero_warn(f"{missing}: its training was interrupted.")
-        return True
-    except Exception as error:  # whatever a second training runs into, the first one's results are there
-        rank_zero_warn(f"{missing}: {type(error).__name__}: {error}")
-    return False
 
 
 def _logged(cli: TransferCLI) -> dict[str, Any]:
@@ -307,7 +243,3 @@ def _logged(cli: TransferCLI) -> dict[str, Any]:
 
 def _score(value: float) -> dict[str, Any]:
     return {"value": value, "low": None, "high": None, "n": None, "reason": "logged by the module, without interval"}
-
-
-def _bar(cli: TransferCLI) -> bool:
-    return cli.trainer.progress_bar_callback is not None

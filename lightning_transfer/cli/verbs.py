@@ -24,7 +24,7 @@ class Verb:
         help: One line for the list of verbs.
         target: ``module:function``; called with the recipe and the arguments, returns the exit code.
         takes_run: Whether a run folder or a checkpoint may stand behind the verb.
-        needs_torch: False for verbs that answer at once.
+        needs_torch: False for verbs that sort their own words; but for ``compare`` they answer at once.
     """
 
     name: str
@@ -63,6 +63,14 @@ VERBS: dict[str, Verb] = {
             "RUN [RUN ...] [--output FILE] [--data_root DIR] [--grad_cam false]",
             "write RUN/report.html: the verdict and what it rests on; of several runs, a comparison",
             "lightning_transfer.cli.report:report",
+            True,
+            False,
+        ),
+        Verb(
+            "compare",
+            "RUN RUN ... [--json FILE]",
+            "compare tested runs, on the same records where they have them",
+            "lightning_transfer.cli.compare:compare",
             True,
             False,
         ),

@@ -17,6 +17,7 @@ from lightning_transfer.data.image_formats import (
 from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.loading import stack_inputs
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
+from lightning_transfer.data.plain_images import plain_image_features
 from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
 from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records_from_csv, write_table
@@ -51,6 +52,7 @@ __all__ = [
     "fingerprint",
     "image_size",
     "label_tiles",
+    "plain_image_features",
     "read_csv",
     "read_image",
     "read_mask",

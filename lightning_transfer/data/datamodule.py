@@ -56,7 +56,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     A subclass says how records are read (`read_records`), how an input becomes tensors (`make_preprocessing`,
     `load_input`), and if it likes, how files are checked (`check_inputs`), what prediction reads
     (`read_predict_records`), how training inputs vary (`augment_input`), and into which pieces a record is cut
-    (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them.
+    (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them. With a method
+    ``plain_features(train)``, which returns what maps records to numbers ``(N, F)`` without any network, the evaluation
+    has the baseline ``plain``.
 
     ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. A module that learns from the negative
     class alone gets two classes, that one and ``defect``; training then needs no defects. Where there is a checkpoint,

@@ -11,7 +11,7 @@ from lightning_transfer.types import Calibration, Prediction, Record, Schema
 
 __all__ = ["prediction_columns", "write_predictions"]
 
-_FIRST = ("id", "path", "label", "predicted")
+_FIRST = ("id", "path", "label", "group", "predicted")
 _LAST = ("score", "threshold", "decision", "nearest_path", "nearest_label", "nearest_distance", "reason")
 
 
@@ -19,7 +19,7 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
     """Return the names of the columns.
 
     Example:
-        >>> prediction_columns(["good", "bad"])[4:6]
+        >>> prediction_columns(["good", "bad"])[5:7]
         ['probability_good', 'probability_bad']
     """
     return [*_FIRST, *(f"probability_{name}" for name in classes), *_LAST]
@@ -37,9 +37,9 @@ def write_predictions(
 ) -> Path:
     """Write predictions as CSV or JSON lines; the file appears whole or not at all.
 
-    ``path`` is the input where that was a file or a text; ``nearest_path``, ``_label`` and ``_distance`` describe the
-    training example that is most alike, if the model keeps any. Several classes of a multi-label record are joined by
-    ``|``. What could not be read has the decision ``unreadable``, and its reason.
+    ``path`` is the input where that was a file or a text, ``group`` what belongs together; ``nearest_path``, ``_label``
+    and ``_distance`` describe the training example that is most alike, if the model keeps any. Several classes of a
+    multi-label record are joined by ``|``. What could not be read has the decision ``unreadable``, and its reason.
 
     Args:
         path: Ends in ``.csv`` or ``.jsonl``.
@@ -83,11 +83,11 @@ def write_predictions(
 
 
 def _describe(record: Record) -> list[Any]:
-    """Return id, path and label as text."""
+    """Return id, path, label and group as text."""
     label: Any = record.label
     if isinstance(label, tuple):
         label = "|".join("?" if value is None else f"{value:g}" for value in label)
-    return [record.id, str(record.input) if isinstance(record.input, str | Path) else None, label]
+    return [record.id, str(record.input) if isinstance(record.input, str | Path) else None, label, record.group]
 
 
 def _nearest(prediction: Prediction) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Plain methods that a trained model must beat: majority class, and neighbours or a linear probe on frozen features."""
+"""Plain methods that a trained model must beat: majority class, and neighbours or a linear probe on features."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def fit_baselines(
     """Fit the baselines on the training split, and run them on another.
 
     Every choice is made by cross-validation over the training groups; temperature and threshold on the calibration
-    split, as for the model. ``features`` must be those of the frozen backbone: see `collect_features`.
+    split, as for the model. ``features`` must be those of the frozen backbone (see `collect_features`), and for
+    ``plain`` those that need no network.
 
     Args:
         train: Features and labels to fit on.
@@ -88,7 +89,7 @@ def fit_baselines(
         schema: Names task and classes.
         groups: Group of each training record, in the order of ``train``; None makes each its own.
         calibration: Features and labels of the calibration split; None leaves temperature 1 and no threshold.
-        names: Which of ``majority``, ``knn`` and ``linear_probe``.
+        names: Which of ``majority``, ``knn``, ``linear_probe``, and ``plain``, a linear probe of another name.
         max_false_reject_rate: For the threshold, as the model's.
         show_progress: Whether to show a bar.
 
@@ -100,6 +101,7 @@ def fit_baselines(
         "majority": lambda: majority_baseline(train, schema),
         "knn": lambda: knn_baseline(train, schema, groups=groups),
         "linear_probe": lambda: linear_probe_baseline(train, schema, groups=groups),
+        "plain": lambda: linear_probe_baseline(train, schema, groups=groups, name="plain"),
     }
     wrong = [name for name in names if name not in known]
     if wrong:
@@ -166,15 +168,17 @@ def linear_probe_baseline(
     *,
     groups: Sequence[Hashable] | None = None,
     strengths: Sequence[float] = STRENGTHS,
+    name: str = "linear_probe",
 ) -> Baseline:
-    """Return a logistic regression on standardised frozen features.
+    """Return a logistic regression on standardised features.
 
     Args:
-        train: Frozen features and labels.
+        train: Features, frozen or plain, and labels.
         schema: Names task and classes.
         groups: Group of each training record; the penalty, and whether classes weigh equally, are chosen by
             cross-validation over them.
         strengths: Values of scikit-learn's ``C`` to choose from, by macro-F1.
+        name: Of the baseline.
 
     Raises:
         TransferError: If there is no training label.
@@ -186,7 +190,7 @@ def linear_probe_baseline(
         chosen = f"C={best[0]:g}, {'equal class weights' if best[1] else 'classes as frequent as they are'} {how}"
         return _fit_logistic(features, target, num_classes, best), chosen
 
-    return _baseline("linear_probe", train, schema, groups, fit)
+    return _baseline(name, train, schema, groups, fit)
 
 
 def _baseline(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from lightning_transfer import metrics
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation.baselines import BaselineOutputs
 from lightning_transfer.evaluation.decisions import confusion_matrix, find_escapes
-from lightning_transfer.evaluation.judges import Judge, judge
+from lightning_transfer.evaluation.judges import intervals, judge
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.results import ClassificationResult
 from lightning_transfer.evaluation.runner import Outputs
@@ -26,8 +25,6 @@ _log = logging.getLogger(__name__)
 
 COMPARED = ("macro_f1", "accuracy", "balanced_accuracy", "auroc", "average_precision", "log_loss", "brier")
 """Metrics whose paired difference to each baseline is reported."""
-
-_NO_ECE_INTERVAL = "no interval: drawing with replacement inflates the binned error"
 
 
 def evaluate_classification(
@@ -93,7 +90,7 @@ def evaluate_classification(
             drawn[name] = metrics.resample(
                 found.statistic, groups, n_resamples=n_resamples, seed=seed, on_chunk=bar.update
             )
-            tables[name] = _intervals(drawn[name], found, confidence)
+            tables[name] = intervals(drawn[name], found, confidence)
 
     compared = [name for name in COMPARED if name in drawn[""].point]
     differences = {}
@@ -130,22 +127,3 @@ def _chosen(outputs: Outputs, records: Sequence[Record]) -> list[Record]:
     if len(outputs) < len(records):
         _log.warning("Evaluating %d of %d records: the others were not run.", len(outputs), len(records))
     return [records[position] for position in outputs.index.tolist()]
-
-
-def _intervals(drawn: Resamples, found: Judge, confidence: float) -> dict[str, Interval]:
-    table = {}
-    for name in drawn.point:
-        mask, reason = found.masks.get(name), found.reasons.get(name, "")
-        item = drawn.interval(name, mask=mask, confidence=confidence, reason=reason)
-        if name == "ece" and item.value is not None:
-            item = Interval(item.value, None, None, item.n, item.num_groups, _NO_ECE_INTERVAL)
-        table[name] = _open_end(item, confidence) if name in found.shares else item
-    return table
-
-
-def _open_end(item: Interval, confidence: float) -> Interval:
-    """Give the share of none or all its open end back, which no resample can show."""
-    if item.value not in (0.0, 1.0) or item.low is None or item.low != item.high or not item.num_groups:
-        return item
-    low, high = metrics.rate_interval(round(item.value * item.num_groups), item.num_groups, confidence=confidence)
-    return replace(item, low=low, high=high)

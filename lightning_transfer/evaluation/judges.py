@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from lightning_transfer import metrics
 from lightning_transfer.evaluation.scores import decision_score, negative_index, predicted_classes
+from lightning_transfer.metrics import Interval, Resamples
 from lightning_transfer.types import Calibration, Schema
 
-__all__ = ["Judge", "judge"]
+__all__ = ["Judge", "intervals", "judge", "open_end"]
 
 _Float = NDArray[np.float64]
+_NO_ECE_INTERVAL = "no interval: drawing with replacement inflates the binned error"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,31 @@ def judge(logits: _Float, target: NDArray[Any], schema: Schema, calibration: Cal
     if schema.task == "multilabel":
         return _judge_labels(logits, target, schema, calibration.temperature)
     return _judge_classes(logits, target, schema, calibration)
+
+
+def intervals(drawn: Resamples, found: Judge, confidence: float) -> dict[str, Interval]:
+    """Return the metrics that were drawn, each with its interval and the number of records that it is about."""
+    table = {}
+    for name in drawn.point:
+        mask, reason = found.masks.get(name), found.reasons.get(name, "")
+        item = drawn.interval(name, mask=mask, confidence=confidence, reason=reason)
+        if name == "ece" and item.value is not None:
+            item = Interval(item.value, None, None, item.n, item.num_groups, _NO_ECE_INTERVAL)
+        table[name] = open_end(item, confidence) if name in found.shares else item
+    return table
+
+
+def open_end(item: Interval, confidence: float) -> Interval:
+    """Give the share of none or all its open end back, which no resample can show.
+
+    Example:
+        >>> open_end(Interval(1.0, 1.0, 1.0, n=90, num_groups=30), 0.95).low.__round__(3)
+        0.884
+    """
+    if item.value not in (0.0, 1.0) or item.low is None or item.low != item.high or not item.num_groups:
+        return item
+    low, high = metrics.rate_interval(round(item.value * item.num_groups), item.num_groups, confidence=confidence)
+    return replace(item, low=low, high=high)
 
 
 def _judge_classes(logits: _Float, target: NDArray[Any], schema: Schema, calibration: Calibration) -> Judge:

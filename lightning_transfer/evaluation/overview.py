@@ -13,6 +13,7 @@ __all__ = ["format_overview"]
 
 _NAMES = {
     "majority": "majority class",
+    "plain": "plain method, no network",
     "scratch": "from scratch",
     "knn": "neighbours, frozen backbone",
     "linear_probe": "linear probe, frozen backbone",

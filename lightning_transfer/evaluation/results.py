@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_transfer.errors import TransferError
+from lightning_transfer.evaluation.curves import CurvePoint, Reliability
+from lightning_transfer.evaluation.latency import Latency
+from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, Task
@@ -35,6 +38,11 @@ class ClassificationResult:
         descriptions: Baseline -> what it is and what was chosen for it.
         n_resamples: Of the bootstrap.
         confidence: Of the intervals.
+        slices: The headline on parts of the records; None where it was not asked for.
+        reliability: Confidence against accuracy; None where it was not measured.
+        curve: What every threshold does to these records.
+        latency: What prediction costs; None where it was not measured.
+        seconds: What each part of the evaluation took.
     """
 
     task: Task
@@ -52,6 +60,17 @@ class ClassificationResult:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     n_resamples: int = 2000
     confidence: float = 0.95
+    slices: SliceTable | None = None
+    reliability: Reliability | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    latency: Latency | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> str:
+        """The metric to look at first: AUROC where there is one score and no class to name, macro-F1 else."""
+        found = self.metrics.get("auroc")
+        return "auroc" if self.task == "binary" and found is not None and found.value is not None else "macro_f1"
 
     @property
     def recalls(self) -> dict[str, Interval]:
@@ -64,8 +83,9 @@ class ClassificationResult:
         Baselines appear as ``macro_f1_of_majority``, differences as ``macro_f1_minus_majority``. ``escapes`` is a
         count. What comes from the calibration split, not from this one: ``threshold``, and for each operating point
         ``threshold_at_false_reject_<rate>`` and ``expected_false_reject_rate_at_<rate>``.
+        Of slices and latency there is one line each; `to_dict` has them whole.
         """
-        named = {**self.metrics, **self._counts(), **_fitted(self.calibration)}
+        named = {**self.metrics, **self._counts(), **_fitted(self.calibration), **self._worst_slice(), **self._cost()}
         for joint, rows in (("of", self.baselines), ("minus", self.differences)):
             for baseline, metrics in rows.items():
                 named.update({f"{name}_{joint}_{baseline}": item for name, item in metrics.items()})
@@ -78,6 +98,26 @@ class ClassificationResult:
         rows = zip(self.classes, self.decisions, strict=True)
         n = sum(sum(row) for name, row in rows if name != self.negative_class)
         return {"escapes": Interval(float(len(self.escapes)), None, None, n, reason="a count, without interval")}
+
+    def _worst_slice(self) -> dict[str, Interval]:
+        if self.slices is None or not self.slices.worst:
+            return {}
+        worst = self.slices.worst[0]
+        why = f"`{worst.column}` is `{worst.value}`: the lowest of {len(self.slices.worst)} slices, by chance low too"
+        return {f"{self.slices.headline}_worst_slice": replace(worst.metrics[self.slices.headline], reason=why)}
+
+    def _cost(self) -> dict[str, Interval]:
+        if self.latency is None:
+            return {}
+        first, last = self.latency.rows[0], self.latency.rows[-1]
+        found = {
+            f"latency_p50_ms_batch_{first.batch_size}": first.p50_ms,
+            f"items_per_s_batch_{last.batch_size}": last.items_per_s,
+        }
+        return {
+            name: Interval(value, None, None, 1, reason=f"measured once on {self.latency.device}")
+            for name, value in found.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain lists, dicts, numbers and strings, free of NaN."""
@@ -100,6 +140,12 @@ class ClassificationResult:
             "descriptions": dict(self.descriptions),
             "n_resamples": self.n_resamples,
             "confidence": self.confidence,
+            "headline": self.headline,
+            **_slices(self.slices),
+            "reliability": None if self.reliability is None else self.reliability.to_dict(),
+            "curve": [asdict(point) for point in self.curve],
+            "latency": None if self.latency is None else self.latency.to_dict(),
+            "seconds": dict(self.seconds),
         }
 
     def write_json(self, path: str | Path) -> Path:
@@ -113,6 +159,16 @@ class ClassificationResult:
             raise TransferError(f"`{target}` exists and is not written over. Move it away, or choose another folder.")
         write_json(target, self.flat())
         return target
+
+
+def _slices(table: SliceTable | None) -> dict[str, Any]:
+    if table is None:
+        return {"slices": [], "slices_left_out": {}, "slices_note": ""}
+    return {
+        "slices": [item.to_dict() for item in table.slices],
+        "slices_left_out": dict(table.left_out),
+        "slices_note": table.note,
+    }
 
 
 def _fitted(calibration: Calibration) -> dict[str, Interval]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -94,6 +94,12 @@ class Outputs:
             raise ValueError(f"Only {len(known)} of {len(records)} records have labels. Label all records or none.")
         nothing = torch.zeros(len(records), 0)
         return cls(nothing, nothing, torch.stack(known) if known else None, torch.arange(len(records)))
+
+    def only(self, positions: Collection[int]) -> Outputs:
+        """Return the records at these positions of the split, in rising order."""
+        chosen = torch.isin(self.index, torch.tensor(sorted(positions), dtype=self.index.dtype))
+        target = None if self.target is None else self.target[chosen]
+        return Outputs(self.logits[chosen], self.features[chosen], target, self.index[chosen])
 
     def with_logits(self, logits: Tensor) -> Outputs:
         """Return the same records as another model sees them."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from lightning_transfer.errors import listing
+from lightning_transfer.evaluation.latency import Latency
 from lightning_transfer.evaluation.results import ClassificationResult
+from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, OperatingPoint
 
-__all__ = ["align", "format_calibration", "format_table"]
+__all__ = ["align", "format_calibration", "format_latency", "format_slices", "format_table", "signed"]
 
 # What the short table compares; `metrics.json` holds every difference.
 _HEADLINES = ("macro_f1", "auroc", "average_precision")
@@ -42,7 +44,7 @@ def format_table(result: ClassificationResult) -> str:
     if result.differences and compared:
         rows = [("model minus", *compared, "")]
         for name, found in result.differences.items():
-            rows.append((name, *(_signed(found[key]) for key in compared), result.descriptions.get(name, "")))
+            rows.append((name, *(signed(found[key]) for key in compared), result.descriptions.get(name, "")))
         lines += ["", *align(rows)]
     lines += _operating_points(result) + _decisions(result)
     return "\n".join(lines)
@@ -67,6 +69,59 @@ def format_calibration(calibration: Calibration) -> str:
     if calibration.points:
         lines += [f"  {line}" for line in align(rows)] + _notes(calibration)
     return "\n".join(lines)
+
+
+def format_slices(table: SliceTable | None, most: int = 5) -> str:
+    """Return the worst slices as plain text; small ones are counted, not shown. Empty without slices.
+
+    Args:
+        table: Of `evaluate_slices`.
+        most: Slices to show.
+    """
+    if table is None or not (table.slices or table.left_out):
+        return ""
+    lines = []
+    if table.slices:
+        small = sum(item.small for item in table.slices)
+        about = f", {small} of them small and not shown" if small else ""
+        lines = [f"Slices: the worst of {len(table.slices)} by {table.headline}{about}"]
+        rows: list[tuple[str, ...]] = [("column", "value", "n", "groups", table.headline, "minus the rest", "")]
+        for item in table.worst[:most]:
+            cells = (item.column, item.value, str(item.n), str(item.num_groups), str(item.metrics[table.headline]))
+            rows.append((*cells, signed(item.difference), "stands out" if item.stands_out else ""))
+        lines += [*align(rows, right=(2, 3)), table.note] if len(rows) > 1 else [table.note]
+    lines += [f"No slices by `{column}`: {reason}." for column, reason in table.left_out.items()]
+    return "\n".join(lines)
+
+
+def format_latency(latency: Latency | None) -> str:
+    """Return what prediction costs as plain text; empty where it was not measured.
+
+    Example:
+        >>> from lightning_transfer.evaluation.latency import LatencyRow
+        >>> row = LatencyRow(8, 2.5, 3.0, 3200.0, runs=200)
+        >>> print(format_latency(Latency("cpu", 1, (row,), 12.3, "weights and tensors", 7.5, 1_800_000)))
+        Latency on cpu, 1 thread: forward passes on items in memory: no file is read, decoded or resized
+        batch  p50 ms  p95 ms  items/s  passes
+            8    2.50    3.00    3,200     200
+        1,800,000 parameters, 7.5 MB on disk, 12.3 MB at the peak (weights and tensors)
+    """
+    if latency is None:
+        return ""
+    threads = f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+    rows: list[tuple[str, ...]] = [("batch", "p50 ms", "p95 ms", "items/s", "passes")]
+    for row in latency.rows:
+        p95 = "n/a" if row.p95_ms is None else f"{row.p95_ms:.2f}"
+        rows.append((str(row.batch_size), f"{row.p50_ms:.2f}", p95, f"{row.items_per_s:,.0f}", str(row.runs)))
+    size = "" if latency.size_mb is None else f", {latency.size_mb:.1f} MB on disk"
+    peak = f"{latency.peak_memory_mb:.1f} MB at the peak ({latency.peak_memory})"
+    return "\n".join(
+        [
+            f"Latency on {latency.device}, {threads}: {latency.note}",
+            *align(rows, right=(0, 1, 2, 3, 4)),
+            f"{latency.num_parameters:,} parameters{size}, {peak}",
+        ]
+    )
 
 
 def _is_below(name: str, result: ClassificationResult) -> bool:
@@ -138,7 +193,13 @@ def _notes(calibration: Calibration) -> list[str]:
     return [f"Too little data: {note}." for note in dict.fromkeys(p.note for p in _by_rate(calibration) if p.note)]
 
 
-def _signed(item: Interval) -> str:
+def signed(item: Interval) -> str:
+    """Return a difference with its sign.
+
+    Example:
+        >>> signed(Interval(0.5, -0.25, 1.0, n=4))
+        '+0.500 [-0.250, +1.000]'
+    """
     if item.value is None or item.low is None or item.high is None:
         return str(item)
     return f"{item.value:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"

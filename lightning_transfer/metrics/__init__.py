@@ -13,6 +13,7 @@ from lightning_transfer.metrics.bootstrap import (
 from lightning_transfer.metrics.calibration import (
     brier_terms,
     calibration_error,
+    confidence_bins,
     fit_temperature,
     log_loss_terms,
     log_probabilities,
@@ -82,6 +83,7 @@ __all__ = [
     "cka_statistic",
     "class_counts",
     "cluster_bootstrap",
+    "confidence_bins",
     "cosine_distance",
     "count_pixels",
     "effective_number",

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from lightning_transfer.metrics.bootstrap import Float
 from lightning_transfer.types import Task
 
-__all__ = ["brier_terms", "calibration_error", "fit_temperature", "log_loss_terms", "log_probabilities"]
-__all__ += ["negative_log_likelihood", "probabilities"]
+__all__ = ["brier_terms", "calibration_error", "confidence_bins", "fit_temperature", "log_loss_terms"]
+__all__ += ["log_probabilities", "negative_log_likelihood", "probabilities"]
 
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -136,14 +136,28 @@ def calibration_error(weights: Float, confidence: Float, is_right: NDArray[Any],
         >>> calibration_error(np.ones((1, 2)), np.array([0.8, 0.8]), np.array([True, False])).round(3).tolist()
         [0.3]
     """
-    if num_bins < 1:
-        raise ValueError(f"Expected `num_bins` of at least 1, got {num_bins}. 15 is the usual choice.")
-    edges = np.linspace(0.0, 1.0, num_bins + 1)
-    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+    bins = confidence_bins(confidence, num_bins)
     member = bins[:, None] == np.arange(num_bins)
     gaps = np.abs(weights @ (member * (is_right - confidence)[:, None])).sum(axis=1)
     total = weights.sum(axis=1)
     return np.asarray(np.divide(gaps, total, out=np.full(gaps.shape, np.nan), where=total > 0))
+
+
+def confidence_bins(confidence: Float, num_bins: int = 15) -> NDArray[np.int64]:
+    """Return the bin of each confidence ``(N,)``, as `calibration_error` counts them.
+
+    Args:
+        confidence: ``(N,)`` in ``[0, 1]``.
+        num_bins: Of equal width, each with its upper end.
+
+    Example:
+        >>> confidence_bins(np.array([0.0, 0.5, 0.51, 1.0]), num_bins=2).tolist()
+        [0, 0, 1, 1]
+    """
+    if num_bins < 1:
+        raise ValueError(f"Expected `num_bins` of at least 1, got {num_bins}. 15 is the usual choice.")
+    edges = np.linspace(0.0, 1.0, num_bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
 
 
 def _labelled(logits: ArrayLike, target: ArrayLike, task: Task) -> tuple[Float, NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_transfer.data import (
@@ -30,6 +31,7 @@ from lightning_transfer.data import (
     find_mask_folder,
     image_size,
     label_tiles,
+    plain_image_features,
     record_mask,
     records_from_csv,
     records_from_files,
@@ -270,6 +272,11 @@ class VisionDataModule(BaseDataModule):
     def augment_input(self, value: Tensor, generator: torch.Generator) -> Tensor:
         """Apply the declared symmetries at random."""
         return self.augmentations(value, generator)
+
+    def plain_features(self, train: Sequence[Record]) -> Callable[[Sequence[Record]], NDArray[np.float32]]:
+        """Return what describes images without a network, for the baseline ``plain``; ``train`` teaches it nothing."""
+        preprocessing: ImagePreprocessing = self.preprocessing
+        return lambda records: plain_image_features([record.input for record in records], preprocessing.read)
 
     def _check_tiles(self) -> None:
         """Refuse a class of which no tile is known, and say what is not learnt from."""

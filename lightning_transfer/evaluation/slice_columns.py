@@ -1,0 +1,128 @@
+"""Turn columns of the records into a few slices each: by value, or by quarter of a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_transfer.data import image_size
+from lightning_transfer.errors import DataError, closest, listing
+from lightning_transfer.types import Record, Schema
+
+__all__ = ["MAX_VALUES", "cut_column", "find_columns"]
+
+MAX_VALUES = 20
+"""Different values of a column that still make a slice each."""
+
+# A number with more values than this is cut into four bands of like numbers of records.
+_MAX_NUMBERS = 8
+_NUM_BANDS = 4
+_MISSING = "(none)"
+
+
+def find_columns(
+    records: Sequence[Record], schema: Schema, wanted: Sequence[str] | None = None
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Return the columns to slice by, with a value for each record, and why others are left out.
+
+    Beside the columns of ``Record.meta``: ``image_long_side`` in pixels (only headers are read), and ``text_length`` in
+    characters.
+
+    Args:
+        records: What was judged.
+        schema: Its preprocessing tells images from texts.
+        wanted: Names, in the order of the table; None takes all.
+    """
+    names = sorted({key for record in records for key in record.meta})
+    found: dict[str, list[Any]] = {name: [record.meta.get(name) for record in records] for name in names}
+    built_in = _built_in(records, schema, wanted)
+    if wanted is None:
+        # Like for all records, they are not worth a line.
+        return {**found, **{name: values for name, values in built_in.items() if len(set(values)) > 1}}, {}
+    found = {**found, **built_in}
+    missing = {
+        name: f"there is no such column.{closest(name, found)} Columns: {listing(found, 20) or 'none'}"
+        for name in wanted
+        if name not in found
+    }
+    return {name: found[name] for name in dict.fromkeys(wanted) if name in found}, missing
+
+
+def cut_column(values: Sequence[Any]) -> tuple[list[str], str]:
+    """Return the slice of each record, or no slices and the reason.
+
+    A column of at most 20 values makes a slice of each, missing ones included. One of numbers with more than 8 is cut
+    at its quartiles; a value on a cut belongs to the upper band.
+
+    Args:
+        values: One for each record; None, an empty text and NaN are missing.
+
+    Example:
+        >>> cut_column(["a", "b", None])
+        (['a', 'b', '(none)'], '')
+        >>> sorted(set(cut_column(list(range(1, 13)))[0]))
+        ['1 to 3.75', '3.75 to 6.5', '6.5 to 9.25', '9.25 to 12']
+        >>> cut_column(["a", "a"])
+        ([], 'all records have `a`')
+    """
+    texts = [_text(value) for value in values]
+    distinct = sorted(set(texts) - {_MISSING})
+    if len(set(texts)) < 2:
+        return [], f"all records have `{distinct[0]}`" if distinct else "no record has a value"
+    numbers = [_number(text) for text in texts]
+    if len(distinct) > _MAX_NUMBERS and all(
+        number is not None or text == _MISSING for number, text in zip(numbers, texts, strict=True)
+    ):
+        return _bands(numbers)
+    if len(distinct) > MAX_VALUES:
+        return [], f"{len(distinct)} different values in {len(texts)} records, and at most {MAX_VALUES} make slices"
+    return texts, ""
+
+
+def _bands(numbers: Sequence[float | None]) -> tuple[list[str], str]:
+    known = np.array([number for number in numbers if number is not None])
+    edges = np.unique(np.quantile(known, np.linspace(0.0, 1.0, _NUM_BANDS + 1)))
+    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+    if len(set(names)) < 2:
+        return [], f"its quartiles lie within {names[0] if names else f'{edges[0]:.4g}'}"
+    places = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(names) - 1)
+    bands = iter(places.tolist())
+    return [_MISSING if number is None else names[next(bands)] for number in numbers], ""
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - whatever a reader put there
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _MISSING
+    return str(value).strip() or _MISSING
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _built_in(records: Sequence[Record], schema: Schema, wanted: Sequence[str] | None) -> Mapping[str, list[Any]]:
+    """Return what every record of a kind has; a column of that name in the data comes first."""
+    columns: dict[str, list[Any]] = {}
+    is_image = schema.preprocessing.get("kind") == "image"
+    if is_image and (wanted is None or "image_long_side" in wanted):
+        columns["image_long_side"] = [_long_side(record.input) for record in records]
+    if not is_image and records and all(isinstance(record.input, str) for record in records):
+        columns["text_length"] = [len(record.input) for record in records]
+    named = {key for record in records for key in record.meta}
+    return {name: values for name, values in columns.items() if name not in named}
+
+
+def _long_side(image: Any) -> int | None:  # noqa: ANN401 - path, array or picture
+    try:
+        return max(image_size(Path(image) if isinstance(image, str) else image))
+    except DataError:  # gone since it was judged
+        return None

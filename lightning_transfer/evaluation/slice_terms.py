@@ -1,0 +1,131 @@
+"""The metrics of a slice as functions of sums over records, so that a bootstrap of many slices is a few products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_transfer import metrics
+from lightning_transfer.evaluation.scores import decision_score, negative_index, predicted_classes
+from lightning_transfer.metrics import ClassCounts
+from lightning_transfer.types import Calibration, Schema
+
+__all__ = ["SliceTerms", "slice_terms"]
+
+_Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SliceTerms:
+    """What is summed over records, and the metrics that follow from the sums.
+
+    Attributes:
+        values: Of each record, ``(N, K)``.
+        read: Maps sums ``(B, K)`` to ``{name: (B,)}``.
+        about: Name -> the records ``(N,)`` that it is about; all where there is none.
+        reasons: Name -> why it may be undefined.
+        names: The metrics in order, the headline first.
+        shares: Those that are a share of their records.
+        rank: AUROC of weights ``(B, n)`` of the records of a mask ``(N,)``, which is no function of sums.
+        classes: Which classes each record has, ``(N, C)``.
+    """
+
+    values: _Float
+    read: Callable[[_Float], dict[str, _Float]]
+    about: Mapping[str, NDArray[np.bool_]]
+    reasons: Mapping[str, str]
+    rank: Callable[[_Float, NDArray[np.bool_]], _Float]
+    classes: NDArray[np.bool_]
+    names: tuple[str, ...]
+    shares: frozenset[str]
+
+    def classes_of(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which classes the records of a mask ``(N,)`` have, ``(C,)``."""
+        return np.asarray(self.classes[mask].any(axis=0))
+
+    def among(self, sums: _Float, classes: NDArray[np.bool_]) -> _Float:
+        """Return the macro-F1 ``(B,)`` over these classes alone ``(C,)``, of sums ``(B, K)``.
+
+        So that a slice that lacks a class is compared with the rest by the classes that it has.
+        """
+        num = len(classes)
+        hits, target, preds = (sums[:, start * num : (start + 1) * num] for start in range(3))
+        return metrics.macro_f1(ClassCounts(hits, np.where(classes, target, 0.0), preds))
+
+
+def slice_terms(
+    logits: _Float, target: NDArray[Any], schema: Schema, calibration: Calibration, headline: str
+) -> SliceTerms:
+    """Return what the metrics of any part of the records are made from.
+
+    Args:
+        logits: ``(N, num_logits)``, finite, before temperature.
+        target: Class indices ``(N,)``, all known; multi-label ``(N, C)`` with NaN for missing.
+        schema: Task, classes and negative class.
+        calibration: Temperature and threshold.
+        headline: ``macro_f1`` or ``auroc``.
+    """
+    if schema.task == "multilabel":
+        return _label_terms(logits, target, schema)
+    preds, num = predicted_classes(logits, schema), schema.num_classes
+    classes = target[:, None] == np.arange(num)
+    columns = [classes & (preds == target)[:, None], classes, preds[:, None] == np.arange(num)]
+    about: dict[str, NDArray[np.bool_]] = {}
+    reasons: dict[str, str] = {}
+    negative = negative_index(schema)
+    is_positive, ranks = np.zeros(len(target), dtype=bool), np.zeros(len(target))
+    if negative is not None:
+        score, ranks = decision_score(logits, schema, calibration.temperature)
+        is_positive, name = target != negative, schema.classes[negative]
+        reasons["auroc"] = f"without `{name}` or without anything else there is nothing to rank"
+        if calibration.threshold is not None:
+            called = score >= calibration.threshold
+            columns.append(np.stack([is_positive & called, is_positive, ~is_positive & called, ~is_positive], axis=1))
+            about = {"recall_at_threshold": is_positive, "false_reject_rate": ~is_positive}
+            reasons |= {"recall_at_threshold": f"every record is `{name}`", "false_reject_rate": f"none is `{name}`"}
+
+    def read(sums: _Float) -> dict[str, _Float]:
+        counts = ClassCounts(sums[:, :num], sums[:, num : 2 * num], sums[:, 2 * num : 3 * num])
+        result = {"macro_f1": metrics.macro_f1(counts)} if headline == "macro_f1" else {}
+        result["accuracy"] = metrics.accuracy(counts)
+        for place, metric in enumerate(about):
+            hits, all_of_them = sums[:, 3 * num + 2 * place], sums[:, 3 * num + 2 * place + 1]
+            result[metric] = _share(hits, all_of_them)
+        return result
+
+    def rank(weights: _Float, mask: NDArray[np.bool_]) -> _Float:
+        return metrics.auroc(weights, ranks[mask], is_positive[mask])
+
+    values = np.concatenate(columns, axis=1).astype(np.float64)
+    names = (headline, "accuracy", *about)
+    return SliceTerms(values, read, about, reasons, rank, classes, names, frozenset(("accuracy", *about)))
+
+
+def _label_terms(logits: _Float, target: NDArray[Any], schema: Schema) -> SliceTerms:
+    """Multi-label: the F1 of the positives, and the accuracy of the known cells, in the mean over the classes."""
+    known = ~np.isnan(target)
+    called = (predicted_classes(logits, schema) == 1) & known
+    present = known & (target == 1)
+    columns = (called & present, present, called, (called == present) & known, known)
+
+    def read(sums: _Float) -> dict[str, _Float]:
+        hits, positives, preds, right, cells = np.split(sums, 5, axis=1)
+        return {
+            "macro_f1": metrics.macro_f1(ClassCounts(hits, positives, preds)),
+            "accuracy": metrics.mean_defined(_share(right, cells)),
+        }
+
+    def rank(weights: _Float, mask: NDArray[np.bool_]) -> _Float:
+        return np.full(len(weights), np.nan)  # several labels have no one score to rank by
+
+    reasons = {"macro_f1": "no record has a class"}
+    values = np.concatenate(columns, axis=1).astype(np.float64)
+    return SliceTerms(values, read, {}, reasons, rank, present, ("macro_f1", "accuracy"), frozenset())
+
+
+def _share(above: _Float, below: _Float) -> _Float:
+    return np.asarray(np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0))
