@@ -61,7 +61,7 @@ def report_of_test(cli: TransferCLI) -> None:
     """Write the report at the end of a test; without it, the test is as good."""
     from lightning_transfer.reporting import write_report
 
-    _attempt(cli, "Report", lambda: write_report(cli.folder, data_root=cli.config_init["data"].get("root")))
+    _attempt(cli, "Report", lambda: write_report(cli.folder, data_root=cli.resolved["data"].get("root")))
 
 
 def _attempt(cli: TransferCLI, what: str, write: Callable[[], Path]) -> None:

@@ -34,6 +34,7 @@ class Line:
         dots: Whether each point is drawn as well.
         dashed: For what is a reference.
         joined: Whether the points are joined by a line.
+        sizes: Records of each point, which its dot shows; empty where all count alike.
     """
 
     name: str
@@ -41,14 +42,15 @@ class Line:
     dots: bool = False
     dashed: bool = False
     joined: bool = True
+    sizes: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line at ``x``: a stage opens there, or the epoch that was kept ends."""
+    """A vertical line at ``x``: a stage opens there, the epoch that was kept ends, the chosen threshold lies."""
 
     x: float
-    kind: Literal["stage", "kept"]
+    kind: Literal["stage", "kept", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Chart:
         frame: Left, top, right and bottom of the plot within it.
         x_ticks: Place and text.
         y_ticks: Place and text.
-        lines: Each with ``name``, ``path``, ``dots`` (x, y, text), ``dashed`` and ``colour``, a number from 1.
+        lines: Each with ``name``, ``path``, ``dots`` (x, y, radius, text), ``dashed`` and ``colour``, a number from 1.
         marks: Place and kind.
     """
 
@@ -169,12 +171,7 @@ def line_chart(
                 "colour": 0 if line.dashed else (place - 1) % 6 + 1,
                 "dashed": line.dashed,
                 "path": "M" + "L".join(f"{x:g} {y:g}" for x, y in places) if line.joined and len(places) > 1 else "",
-                "dots": [
-                    (*spot, f"{line.name}: {number(y)} at {number(x)}")
-                    for spot, (x, y) in zip(places, points, strict=True)
-                ]
-                if line.dots or len(places) == 1
-                else [],
+                "dots": _dots(line, points, places),
             }
         )
     inside = [mark for mark in marks if x_values[0] <= mark.x <= x_values[-1]]
@@ -234,6 +231,24 @@ def timeline(rows: Sequence[tuple[str, float | None, str]], max_epochs: float) -
         ticks=tuple((across(value), f"{value:g}") for value in epochs),
         rows=tuple(drawn),
     )
+
+
+def _dots(
+    line: Line, points: Sequence[tuple[float, float]], places: Sequence[tuple[float, float]]
+) -> list[tuple[float, float, float, str]]:
+    """Return place, radius and text of each point; nothing for a line that shows none."""
+    if not line.dots and len(points) > 1:
+        return []
+    texts = [f"{line.name}: {number(y)} at {number(x)}" for x, y in points]
+    if len(line.sizes) != len(points):
+        return [(*place, 3.2, text) for place, text in zip(places, texts, strict=True)]
+    # By area, so that ten times the records look like ten times as much; the smallest can still be hit.
+    most = max(line.sizes)
+    radii = [round(max(1.5, 6.0 * math.sqrt(size / most)), 1) for size in line.sizes]
+    return [
+        (*place, radius, f"{text}, {size} records")
+        for place, radius, text, size in zip(places, radii, texts, line.sizes, strict=True)
+    ]
 
 
 def _finite(points: Sequence[tuple[float, float]], x_range: tuple[float, float] | None) -> list[tuple[float, float]]:

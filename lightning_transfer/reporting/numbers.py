@@ -11,6 +11,7 @@ __all__ += ["significant", "usable"]
 
 BASELINES = {
     "majority": "majority class",
+    "plain": "plain method, no network",
     "knn": "neighbours, frozen backbone",
     "linear_probe": "linear probe, frozen backbone",
     "scratch": "from scratch",

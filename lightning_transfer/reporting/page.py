@@ -21,7 +21,9 @@ STRANGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivi
 """What goes wrong where a file of another version, or one changed by hand, holds something else than expected."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#!|~$])")
+# What our own sentences set between backticks; nothing that could end the code or begin HTML.
+_CODE = re.compile(r"`([\w .,/:='\"\[\]-]+)`")
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
@@ -61,13 +63,13 @@ def escape_markdown(value: object) -> str:
 
     Example:
         >>> escape_markdown("<b>[x](y)</b>")
-        '&lt;b&gt;\\\\[x\\\\]\\\\(y\\\\)&lt;/b&gt;'
+        '&lt;b&gt;\\\\[x\\\\](y)&lt;/b&gt;'
     """
-    text = " ".join(str(value).split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = _MARKDOWN.sub(r"\\\1", text)
-    # Bare addresses become links in many viewers.
-    return re.sub(r"(?i)\bwww\.", "www&#46;", text.replace(":/", "&#58;/").replace("@", "&#64;"))
+    if hasattr(value, "__html__"):
+        return str(value)  # escaped before
+    text = _escape(" ".join(str(value).split()))
+    # At the start of a line these begin a list.
+    return re.sub(r"^([-+](?=\s|$)|\d+(?=[.)](\s|$)))", lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", text)
 
 
 @cache
@@ -91,7 +93,7 @@ def _environment(markdown: bool) -> Environment:
             "interval": numbers.interval,
             "label": numbers.metric_label,
             "number": numbers.number,
-            "said": _said,
+            "said": _said_in_markdown if markdown else _said,
             "seconds": numbers.seconds,
             "share": _share,
             "signed": numbers.signed,
@@ -107,7 +109,25 @@ def _said(value: object) -> str:
     """Return an escaped sentence in which what stands between backticks is code."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(value))))  # noqa: S704 - escaped before
+    parts = _CODE.split(str(value))
+    text = "".join(f"<code>{escape(part)}</code>" if place % 2 else escape(part) for place, part in enumerate(parts))
+    return Markup(text)  # noqa: S704 - escaped before
+
+
+def _said_in_markdown(value: object) -> str:
+    """Return an escaped sentence in which what stands between backticks is code, which Markdown shows as it is."""
+    from markupsafe import Markup
+
+    parts = _CODE.split(" ".join(str(value).split()))
+    text = "".join(f"`{part}`" if place % 2 else _escape(part) for place, part in enumerate(parts))
+    return Markup(text)  # noqa: S704 - escaped before
+
+
+def _escape(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _MARKDOWN.sub(r"\\\1", text)
+    # Bare addresses become links in many viewers.
+    return re.sub(r"(?i)\bwww\.", "www&#46;", text.replace(":/", "&#58;/").replace("@", "&#64;"))
 
 
 def _share(value: object) -> str:

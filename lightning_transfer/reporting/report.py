@@ -152,7 +152,7 @@ def _drawings(run: RunFiles) -> dict[str, Any]:
         "curve_charts": _or_none(lambda: training.curve_charts(run)) or [],
         "forgetting_charts": _or_none(lambda: training.forgetting_charts(run, forgetting)) or [],
         "reliability_charts": _or_none(lambda: scoring.reliability_charts(scores)) or [],
-        "operating_chart": _or_none(lambda: scoring.operating_chart(scores)),
+        "operating_charts": _or_none(lambda: scoring.operating_charts(scores)) or [],
     }
 
 

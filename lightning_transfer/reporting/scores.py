@@ -146,7 +146,7 @@ class Scores:
     @property
     def shown(self) -> tuple[str, ...]:
         """The metrics to show first: the headline, then those without a class in their name that there are."""
-        wanted = (self.headline, *_HEADLINES, "average_precision", "balanced_accuracy", "cer", "pixel_auroc", "pro")
+        wanted = (self.headline, *_HEADLINES, "average_precision", "cer", "pixel_auroc", "pro")
         return tuple(dict.fromkeys(name for name in wanted if name in self.metrics))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lightning_transfer.reporting.charts import Chart, Line, line_chart
+from lightning_transfer.reporting.charts import Chart, Line, Mark, line_chart
 from lightning_transfer.reporting.numbers import BASELINES, metric_label, usable
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
@@ -16,7 +16,7 @@ __all__ = [
     "calibration_section",
     "classes_section",
     "confusion_section",
-    "operating_chart",
+    "operating_charts",
     "reliability_charts",
     "score_section",
     "slices_section",
@@ -126,24 +126,23 @@ def slices_section(scores: Scores, run: RunFiles) -> Section:
         "missing": "" if by_column else hint,
         "metrics": names[:3],
         "columns": [{"name": name, "rows": rows} for name, rows in by_column.items()],
+        "left_out": dict(run.evaluation.get("slices_left_out") or {}),
+        "note": str(run.evaluation.get("slices_note") or ""),
     }
 
 
 def calibration_section(scores: Scores, run: RunFiles) -> Section:
     """Return the temperature, and the errors of the probabilities before and after it."""
     found = scores.reliability
-    errors = [
-        {"name": metric_label(name), "before": found.get(f"{name}_before"), "after": found.get(f"{name}_after")}
-        for name in ("ece", "brier")
-        if f"{name}_before" in found or f"{name}_after" in found
-    ]
-    after = {name: scores.metrics[name] for name in ("ece", "brier", "log_loss") if name in scores.metrics}
-    hint = f"Not measured: run `{run.command} test RUN`."
+    errors = []
+    for name in ("ece", "brier", "log_loss"):
+        after = scores.metrics.get(name) or {"value": found.get(f"{name}_after"), "reason": "not measured"}
+        if usable(after.get("value")) is not None:
+            errors.append({"name": metric_label(name), "before": found.get(f"{name}_before"), "after": after})
     return {
-        "missing": "" if found or after else hint,
+        "missing": "" if errors else f"Not measured: run `{run.command} test RUN`.",
         "temperature": scores.temperature,
         "errors": errors,
-        "metrics": after,
         "reliability": {name: list(found.get(name) or ()) for name in ("before", "after")},
         "reliability_hint": "" if found.get("after") else "The reliability of each bin was not measured.",
     }
@@ -154,13 +153,10 @@ def reliability_charts(scores: Scores) -> list[Chart]:
     lines = [Line("as it should be", [(0.0, 0.0), (1.0, 1.0)], dashed=True)]
     for name, text in (("before", "before temperature"), ("after", "after temperature")):
         bins = scores.reliability.get(name) or ()
-        points = [
-            (float(item["confidence"]), float(item["accuracy"]))
-            for item in bins
-            if item.get("n") and usable(item.get("confidence")) is not None and usable(item.get("accuracy")) is not None
-        ]
+        bins = [item for item in bins if item.get("n") and usable(item.get("confidence")) is not None]
+        points = [(float(item["confidence"]), float(item["accuracy"])) for item in bins]
         if points:
-            lines.append(Line(text, points, dots=True))
+            lines.append(Line(text, points, dots=True, sizes=[int(item["n"]) for item in bins]))
     if len(lines) == 1:
         return []
     chart = line_chart(
@@ -188,8 +184,8 @@ def threshold_section(scores: Scores, run: RunFiles) -> Section:
     }
 
 
-def operating_chart(scores: Scores) -> Chart | None:
-    """Return recall against the false-reject rate of the test split, with the operating points on it."""
+def operating_charts(scores: Scores) -> list[Chart]:
+    """Return what a threshold finds against what it costs, with the fitted ones; and both over the threshold."""
     curve = _pairs([(item.get("false_reject_rate"), item.get("recall")) for item in scores.curve])
     points = [(_value(point.rate), _value(point.recall), point.chosen) for point in scores.points]
     chosen = _pairs([(rate, recall) for rate, recall, is_chosen in points if is_chosen])
@@ -198,14 +194,27 @@ def operating_chart(scores: Scores) -> Chart | None:
     lines = [Line("all thresholds", sorted(curve))] if curve else []
     lines += [Line("chosen", chosen, dots=True, joined=False)] if chosen else []
     lines += [Line("other fitted thresholds", others, dots=True, joined=False)] if others else []
-    return line_chart(
-        "What a threshold costs and finds",
-        lines,
-        x_label=f"share of “{scores.negative_class}” rejected",
-        y_label="share of others found",
-        x_range=(0.0, round(end, 2)),
-        y_range=(0.0, 1.0),
-    )
+    ends = {"y_range": (0.0, 1.0)}
+    charts = [
+        line_chart(
+            "What a threshold costs and finds",
+            lines,
+            x_label=f"share of “{scores.negative_class}” rejected",
+            y_label="share of others found",
+            x_range=(0.0, round(end, 2)),
+            **ends,
+        )
+    ]
+    by_threshold = [
+        Line(name, sorted(_pairs([(item.get("threshold"), item.get(key)) for item in scores.curve])))
+        for name, key in ((f"“{scores.negative_class}” rejected", "false_reject_rate"), ("others found", "recall"))
+    ]
+    marks = [] if scores.threshold is None else [Mark(scores.threshold, "chosen")]
+    both = line_chart(
+        "Both over the threshold", by_threshold, x_label="threshold", y_label="share", x_range=(0.0, 1.0), marks=marks,
+        **ends,
+    )  # fmt: skip
+    return [chart for chart in (*charts, both) if chart is not None]
 
 
 def _value(item: Mapping[str, Any] | None) -> float | None:
