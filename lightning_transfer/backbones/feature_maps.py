@@ -100,9 +100,7 @@ def read_maps(backbone: nn.Module, layers: Sequence[str], images: Tensor) -> tup
     return features, maps
 
 
-def gradient_maps(
-    backbone: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
+def gradient_maps(backbone: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Return the last map of the images that a score depends on place by place, and the score's gradient there.
 
     Usually the output of the last stage. Where a transformer is read by its class token, the patches of the last block
@@ -124,14 +122,16 @@ def gradient_maps(
     with torch.enable_grad(), _recorded(backbone, names) as found:
         # Through the images, so that the outputs of a frozen backbone have gradients.
         total = score(backbone(images.detach().clone().requires_grad_(True))).sum()
-        for output in reversed(found.values()):
+        grids = {name: grid for name, output in found.items() if (grid := _grid(output, size))}
+        # Whole stages and blocks alone: inside an attention there are axes that only look like rows and columns.
+        chosen = {*_stages(backbone, grids), *_blocks(backbone, grids)}
+        for name, output in reversed(found.items()):
             kept = _tensor(output)
-            item = _as_map(kept, size) if kept.requires_grad else None
-            if item is None or item.shape[2] * item.shape[3] <= 1:
+            if name not in chosen or not kept.requires_grad:
                 continue
             [gradient] = torch.autograd.grad(total, kept, retain_graph=True, allow_unused=True)
-            slope = None if gradient is None else _as_map(gradient, size)
-            if slope is not None and bool(slope.any()):
+            item, slope = _as_map(kept, size), None if gradient is None else _as_map(gradient, size)
+            if item is not None and slope is not None and bool(slope.any()):
                 return item.detach(), slope.detach()
     raise BackboneError(
         f"No layer of `{type(backbone).__name__}` keeps a map of an image of {size[0]} x {size[1]} pixels on which the "

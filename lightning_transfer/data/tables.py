@@ -265,8 +265,13 @@ def _write_rows(stream: IO[str], rows: Iterable[Sequence[Any]], columns: Sequenc
     plain = csv.writer(stream, lineterminator="\n")
     # The module quotes a lone carriage return only when lines end in one; bare, it would begin a new row.
     quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(row: Sequence[Any]) -> None:
+        cells = [_csv_cell(cell) for cell in row]
+        (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
+
     if not as_json:
-        plain.writerow([_csv_cell(name) for name in columns])
+        write(columns)
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"Expected {len(columns)} cells ({', '.join(columns)}), got {len(row)}.")
@@ -274,8 +279,7 @@ def _write_rows(stream: IO[str], rows: Iterable[Sequence[Any]], columns: Sequenc
             values = dict(zip(columns, map(_json_value, row), strict=True))
             stream.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
         else:
-            cells = [_csv_cell(cell) for cell in row]
-            (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
+            write(row)
 
 
 def _csv_cell(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a cell

@@ -179,4 +179,10 @@ def _pictures(run: RunFiles, data_root: str | Path | None, grad_cam: bool) -> di
         notes.append(f"The pictures are not shown: {files.reason or 'the files are not there any more'}.")
     if reason:
         notes.append(f"There is no Grad-CAM: {reason}")
-    return {"pictures": own, "nearest_pictures": nearest, "evidence": evidence, "map_text": what, "picture_notes": notes}
+    return {
+        "pictures": own,
+        "nearest_pictures": nearest,
+        "evidence": evidence,
+        "map_text": what,
+        "picture_notes": notes,
+    }

@@ -14,6 +14,7 @@ import yaml
 
 from lightning_transfer.data.tables import plain_cell
 from lightning_transfer.errors import TransferError
+from lightning_transfer.reporting.shapes import fitting
 
 __all__ = ["RunFiles"]
 
@@ -181,8 +182,7 @@ def _json(path: Path, problems: list[str]) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         problems.append(f"{name} holds a {type(found).__name__}, not an object")
         return {}
-    cleaned: dict[str, Any] = _clean(found)
-    return cleaned
+    return fitting(path.stem, _clean(found), problems)
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any tree that JSON can hold

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_transfer.reporting.charts import Chart, Line, Mark, Timeline, line_chart, timeline
+from lightning_transfer.reporting.charts import Chart, Line, Mark, Timeline, line_chart, ticks, timeline
 from lightning_transfer.reporting.forgetting import Forgetting, steps_per_epoch
 from lightning_transfer.reporting.numbers import metric_label, number, usable
 from lightning_transfer.reporting.run_files import RunFiles
@@ -107,11 +107,19 @@ def validation_points(run: RunFiles, name: str) -> list[tuple[float, float]]:
 def curve_charts(run: RunFiles) -> list[Chart]:
     """Return the losses and the scores of validation over the epochs, with marks where stages open."""
     marks = _marks(run)
+    epochs = _epochs(run)
     losses = [Line(metric_label(name), validation_points(run, name)) for name in ("train_loss", "val_loss")]
-    charts = [line_chart("Loss", losses, x_label="epochs done", y_label="loss", marks=marks)]
+    charts = [line_chart("Loss", losses, x_label="epochs done", y_label="loss", x_range=epochs, marks=marks)]
     scores = [Line(metric_label(name), validation_points(run, name), dots=True) for name in _SCORES]
     charts.append(
-        line_chart("Scores on the validation split", scores, x_label="epochs done", y_label="score", marks=marks)
+        line_chart(
+            "Scores on the validation split",
+            scores,
+            x_label="epochs done",
+            y_label="score",
+            x_range=epochs,
+            marks=marks,
+        )
     )
     return [chart for chart in charts if chart is not None]
 
@@ -143,7 +151,7 @@ def forgetting_charts(run: RunFiles, forgetting: Forgetting) -> list[Chart]:
     charts = [
         line_chart(
             "Forgetting while training", lines[:6], x_label="epochs done", y_label="loss (up is worse)",
-            marks=_marks(run),
+            x_range=_epochs(run), marks=_marks(run),
         )
     ]  # fmt: skip
     score = next((name for name in _SCORES if validation_points(run, name)), None)
@@ -217,6 +225,12 @@ def _is_of(name: str, group: str) -> bool:
     return name == group or name.startswith((f"{group}.", f"{group}-"))
 
 
+def _epochs(run: RunFiles) -> tuple[float, float]:
+    """Return the ends of an axis of epochs."""
+    each = steps_per_epoch(run)
+    return 0.0, ticks(0.0, max([1.0, *((row["step"] + 1) / each for row in run.curves if "step" in row)]))[-1]
+
+
 def _marks(run: RunFiles) -> list[Mark]:
     stages = [stage for stage in run.plan.get("stages") or () if stage.get("reached", True) and stage.get("opened")]
     marks = [Mark(float(stage["epoch"]), "stage") for stage in stages if stage.get("epoch")]
@@ -236,5 +250,7 @@ def _stage_seconds(run: RunFiles, epochs: Sequence[Mapping[str, Any]]) -> list[S
             first, last = int(own[0]["epoch"]), int(own[-1]["epoch"])
             total = sum(float(item["seconds"]) for item in own)
             each = f"{number(total / len(own), 1)} s an epoch"
-            found.append({"epochs": f"{first}" if first == last else f"{first} to {last}", "seconds": total, "each": each})
+            found.append(
+                {"epochs": f"{first}" if first == last else f"{first} to {last}", "seconds": total, "each": each}
+            )
     return found
