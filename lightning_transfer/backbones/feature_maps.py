@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.errors import BackboneError, closest, listing
 
-__all__ = ["mid_level_layers", "read_maps"]
+__all__ = ["gradient_maps", "mid_level_layers", "read_maps"]
 
 
 def mid_level_layers(backbone: nn.Module, input_size: Sequence[int]) -> tuple[str, str]:
@@ -98,6 +98,45 @@ def read_maps(backbone: nn.Module, layers: Sequence[str], images: Tensor) -> tup
             )
         maps.append(item)
     return features, maps
+
+
+def gradient_maps(backbone: nn.Module, images: Tensor, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the last map of the images that a score depends on place by place, and the score's gradient there.
+
+    Usually the output of the last stage. Where a transformer is read by its class token, the patches of the last block
+    no longer matter; then it is the last layer whose patches do.
+
+    Args:
+        backbone: Maps images to pooled features ``(N, F)``; it may be frozen, and its modes stay as they are.
+        images: ``(N, channels, H, W)``.
+        score: Maps the features to one number for each image, ``(N,)``.
+
+    Returns:
+        Both ``(N, C, h, w)``, detached.
+
+    Raises:
+        BackboneError: If no layer keeps a map of the image that the score depends on.
+    """
+    size = (images.shape[2], images.shape[3])
+    names = [name for name, _ in backbone.named_modules() if name]
+    with torch.enable_grad(), _recorded(backbone, names) as found:
+        # Through the images, so that the outputs of a frozen backbone have gradients.
+        total = score(backbone(images.detach().clone().requires_grad_(True))).sum()
+        grids = {name: grid for name, output in found.items() if (grid := _grid(output, size))}
+        # Whole stages and blocks alone: inside an attention there are axes that only look like rows and columns.
+        chosen = {*_stages(backbone, grids), *_blocks(backbone, grids)}
+        for name, output in reversed(found.items()):
+            kept = _tensor(output)
+            if name not in chosen or not kept.requires_grad:
+                continue
+            [gradient] = torch.autograd.grad(total, kept, retain_graph=True, allow_unused=True)
+            item, slope = _as_map(kept, size), None if gradient is None else _as_map(gradient, size)
+            if item is not None and slope is not None and bool(slope.any()):
+                return item.detach(), slope.detach()
+    raise BackboneError(
+        f"No layer of `{type(backbone).__name__}` keeps a map of an image of {size[0]} x {size[1]} pixels on which the "
+        "score depends."
+    )
 
 
 @contextmanager

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_transfer.evaluation import Outputs, evaluate_localisation, progress, recall_by_kind
-from lightning_transfer.evaluation.normal_only_maps import image_map, write_heat_map
+from lightning_transfer.evaluation.normal_only_maps import image_map, map_name, write_heat_map
 from lightning_transfer.metrics import Interval
 from lightning_transfer.modules import NormalOnlyModule
 from lightning_transfer.types import Record
@@ -55,15 +53,9 @@ def write_maps(cli: TransferCLI, records: Sequence[Record]) -> None:
             source = records[place].input
             height, width = read_image(source).shape[:2]
             distances = image_map(grid, (height, width), module.schema.preprocessing, module.smoothing)
-            write_heat_map(folder / _file_name(place, records[place].id), source, distances, limits)
+            write_heat_map(folder / map_name(place, records[place].id), source, distances, limits)
             bar.update(1)
     print(f"Heat maps: {folder}")
-
-
-def _file_name(place: int, key: str) -> str:
-    """Return a name that no other record has, and that every file system takes."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(key).with_suffix("").as_posix())[-80:]
-    return f"{place:05d}_{readable}.png"
 
 
 def _bar(cli: TransferCLI) -> bool:

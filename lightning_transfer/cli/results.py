@@ -13,6 +13,7 @@ from lightning_transfer.cli.baselines import add_scratch, plain_rows, shows_bar
 from lightning_transfer.cli.evaluated import evaluate
 from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
 from lightning_transfer.cli.normal_only import write_maps
+from lightning_transfer.cli.report import report_of_fit, report_of_test
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.evaluation import (
@@ -85,6 +86,7 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
     print(format_calibration(module.calibration))
     if examples is not None:
         print(f"Nearest training examples: from {examples.rule}")
+    report_of_fit(cli)
 
 
 def finish_validate(cli: TransferCLI) -> None:
@@ -113,8 +115,8 @@ def finish_test(cli: TransferCLI) -> None:
     interrupted = add_scratch(cli, outputs, rows)
     result = evaluate(cli, outputs, records, rows)
     result.write_json(cli.output / "metrics.json")
-    log_scores(cli.trainer.loggers, result.flat(), "test")
     write_json(cli.output / "evaluation.json", result.to_dict())
+    log_scores(cli.trainer.loggers, result.flat(), "test")
     print(format_table(result))
     for text in filter(None, (format_slices(result.slices), format_latency(result.latency))):
         print(f"\n{text}")
@@ -122,6 +124,7 @@ def finish_test(cli: TransferCLI) -> None:
         print(f"Written: {path}")
     write_maps(cli, records)
     print(f"\n{format_overview(result, rows, read_facts(cli.folder))}")
+    report_of_test(cli)
     if interrupted:
         raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ from lightning_transfer.cli.errors import UsageError
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.errors import closest, listing
 
-__all__ = ["Source", "find_source"]
+__all__ = ["Source", "find_run", "find_source"]
 
 _NEEDS_TRAINED = ("validate", "test", "predict")
 _KEYWORDS = ("best", "last", "hpc")
@@ -70,6 +70,20 @@ def find_source(recipe: Recipe, arguments: Arguments) -> Source:
         configs.append(str((run or before or Path()) / "config.yaml"))
     configs += arguments.configs
     return Source(run, checkpoint, tuple(configs), _name(arguments, checkpoint, before), payload)
+
+
+def find_run(recipe: Recipe, verb: str, word: str) -> Path:
+    """Return the run folder that a word means: the folder itself, or that of a checkpoint in it. Reads nothing.
+
+    Raises:
+        UsageError: If the word is empty, or means no run.
+    """
+    if not word:
+        raise UsageError(f"`{verb}` needs a run folder: `{recipe.command} {verb} RUN`.{_runs(recipe)}")
+    run, checkpoint = _place(recipe, Arguments(verb, (word,)))
+    if run is None:
+        raise UsageError(f"The checkpoint `{checkpoint}` lies in no run folder, and `{verb}` reads the run's files.")
+    return run
 
 
 def _place(recipe: Recipe, arguments: Arguments) -> tuple[Path | None, Path | None]:

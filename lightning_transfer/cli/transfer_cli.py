@@ -21,6 +21,7 @@ from lightning_transfer.callbacks import ExactResume
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
 from lightning_transfer.cli.checkpoint_options import CheckpointOptions
+from lightning_transfer.cli.cost import CostCallback
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 from lightning_transfer.cli.heads import LINEAR, find_head
@@ -211,6 +212,8 @@ class TransferCLI(LightningCLI):
         )
         # First: it reads the plan before other callbacks freeze anything.
         callbacks.insert(0, self.run_callback)
+        if self.arguments.verb == "fit":
+            callbacks.append(CostCallback())
         if self.arguments.verb == "fit" and not any(isinstance(item, ExactResume) for item in callbacks):
             # Last: other callbacks may draw random numbers when training starts.
             callbacks.append(ExactResume())

@@ -66,6 +66,14 @@ VERBS: dict[str, Verb] = {
             True,
         ),
         Verb(
+            "report",
+            "RUN [RUN ...] [--output FILE] [--data_root DIR] [--grad_cam false]",
+            "write RUN/report.html: the verdict and what it rests on; of several runs, a comparison",
+            "lightning_transfer.cli.report:report",
+            True,
+            False,
+        ),
+        Verb(
             "compare",
             "RUN RUN ... [--json FILE]",
             "compare tested runs, on the same records where they have them",

@@ -16,7 +16,7 @@ from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.files import atomic
 from lightning_transfer.types import Record, Split
 
-__all__ = ["OnBadFile", "Skipped", "read_csv", "records_from_csv", "split_name", "write_table"]
+__all__ = ["OnBadFile", "Skipped", "plain_cell", "read_csv", "records_from_csv", "split_name", "write_table"]
 
 OnBadFile = Literal["error", "skip"]
 
@@ -265,8 +265,13 @@ def _write_rows(stream: IO[str], rows: Iterable[Sequence[Any]], columns: Sequenc
     plain = csv.writer(stream, lineterminator="\n")
     # The module quotes a lone carriage return only when lines end in one; bare, it would begin a new row.
     quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(row: Sequence[Any]) -> None:
+        cells = [_csv_cell(cell) for cell in row]
+        (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
+
     if not as_json:
-        plain.writerow([_csv_cell(name) for name in columns])
+        write(columns)
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"Expected {len(columns)} cells ({', '.join(columns)}), got {len(row)}.")
@@ -274,8 +279,7 @@ def _write_rows(stream: IO[str], rows: Iterable[Sequence[Any]], columns: Sequenc
             values = dict(zip(columns, map(_json_value, row), strict=True))
             stream.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
         else:
-            cells = [_csv_cell(cell) for cell in row]
-            (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
+            write(row)
 
 
 def _csv_cell(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a cell
@@ -290,6 +294,17 @@ def _csv_cell(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a cell
     if text.startswith(_FORMULA_STARTS) or text.lstrip().startswith(_FORMULA_STARTS[:4]):
         return text if _NUMBER.fullmatch(text) else f"'{text}"
     return text
+
+
+def plain_cell(text: str) -> str:
+    """Return the text of a cell that `write_table` wrote to CSV, without the apostrophe that keeps it from running.
+
+    Example:
+        >>> plain_cell("'=1+1"), plain_cell("'tis"), plain_cell("good")
+        ('=1+1', "'tis", 'good')
+    """
+    bare = text[1:]
+    return bare if text.startswith("'") and _csv_cell(bare) == text else text
 
 
 def _json_value(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a cell

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -16,7 +17,10 @@ from lightning_transfer.files import atomic
 from lightning_transfer.modules.normal_only_patches import anomaly_map
 from lightning_transfer.types import Record
 
-__all__ = ["image_map", "known_mask", "write_heat_map"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["heat_picture", "image_map", "known_mask", "map_name", "write_heat_map"]
 
 # Purple to bright through red and yellow, rising in lightness, so that it reads in grey too.
 _COLOURS = np.array([[87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], dtype=np.float64)
@@ -85,22 +89,42 @@ def write_heat_map(
     Raises:
         ValueError: If the limits do not rise.
     """
+    picture = heat_picture(image, distances, limits)
+    picture.thumbnail((_LONGEST, _LONGEST))
+    with atomic(path) as part:
+        picture.save(part, format="PNG")
+    return Path(path)
+
+
+def heat_picture(image: Any, values: NDArray[np.float32], limits: tuple[float, float]) -> Image:  # noqa: ANN401
+    """Return a picture in grey with a map ``(H, W)`` of its size laid over it, as `write_heat_map` writes it.
+
+    Raises:
+        ValueError: If the limits do not rise.
+    """
     from PIL import Image
 
     low, high = limits
     if not low < high:
         raise ValueError(f"Expected rising `limits`, got {low} and {high}. 1 and 1.5 times a good score are usual.")
     grey = _grey(read_image(image))
-    share = np.clip((distances - low) / (high - low), 0.0, 1.0)
+    share = np.clip((values - low) / (high - low), 0.0, 1.0)
     places = share * (len(_COLOURS) - 1)
     colour = np.stack([np.interp(places, range(len(_COLOURS)), channel) for channel in _COLOURS.T], axis=2)
     # Covers quickly, so that the first colours are seen, and never wholly, so that the part is.
     cover = np.minimum(4 * share, 0.6)[..., None]
-    picture = Image.fromarray(np.rint((1 - cover) * grey[..., None] + cover * colour).astype(np.uint8))
-    picture.thumbnail((_LONGEST, _LONGEST))
-    with atomic(path) as part:
-        picture.save(part, format="PNG")
-    return Path(path)
+    return Image.fromarray(np.rint((1 - cover) * grey[..., None] + cover * colour).astype(np.uint8))
+
+
+def map_name(place: int, key: str) -> str:
+    """Return the file name of a record's heat map: one that no other record has, and that every file system takes.
+
+    Example:
+        >>> map_name(12, "pit/a b.png")
+        '00012_pit_a_b.png'
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(key).with_suffix("").as_posix())[-80:]
+    return f"{place:05d}_{readable}.png"
 
 
 def _grey(pixels: NDArray[Any]) -> NDArray[np.float64]:

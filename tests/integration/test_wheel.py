@@ -23,6 +23,11 @@ for name in list_embedded():
     backbone, card = load_backbone(name)
     assert backbone.eval()(torch.zeros(1, *card.input_size)).shape == (1, card.num_features)
     print("loaded", name, card.licence)
+run = Path("run")
+run.mkdir()
+(run / "config.yaml").write_text("")
+from lightning_transfer.reporting import write_report
+assert "Verdict" in write_report(run).read_text()
 """
 
 

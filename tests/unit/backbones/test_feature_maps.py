@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_transfer.backbones import load_backbone
-from lightning_transfer.backbones.feature_maps import mid_level_layers, read_maps
+from lightning_transfer.backbones.feature_maps import gradient_maps, mid_level_layers, read_maps
 from lightning_transfer.errors import BackboneError
 
 
@@ -99,3 +99,40 @@ def test_a_wrong_layer_is_named() -> None:
 def test_a_network_without_maps_is_refused() -> None:
     with pytest.raises(BackboneError, match="Name them in `layers`"):
         mid_level_layers(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("timm/test_resnet", "layer4"),
+        ("timm/test_convnext", "stages.3"),
+        ("torchvision/mobilenet_v2", "features.18"),
+        ("timm/test_vit", "blocks.4"),  # of six blocks: the class token has left the patches of the last one behind
+    ],
+)
+def test_gradients_are_those_of_the_last_map_that_matters(name: str, layer: str) -> None:
+    """Oracle: a hook on the layer that one would name by hand."""
+    torch.manual_seed(0)
+    backbone, card = load_backbone(name, weights="random")
+    backbone.eval()
+    images = torch.randn(2, 3, *((64, 64) if card.input_size is None else card.input_size[1:]))
+    found, gradients = gradient_maps(backbone, images, lambda features: features[:, 0] ** 2)
+    kept = []
+    handle = backbone.get_submodule(layer).register_forward_hook(lambda _, __, output: kept.append(output))
+    score = (backbone(images) ** 2)[:, 0].sum()
+    handle.remove()
+    [slope] = torch.autograd.grad(score, kept[0])
+    if kept[0].ndim == 3:  # tokens: one class token before the patches
+        side = int((kept[0].shape[1] - 1) ** 0.5)
+        shape = (2, side, side, -1)
+        expected, slope = (item[:, 1:].reshape(shape).permute(0, 3, 1, 2) for item in (kept[0], slope))
+    else:
+        expected = kept[0]
+    torch.testing.assert_close(found, expected.detach())
+    torch.testing.assert_close(gradients, slope)
+
+
+def test_a_backbone_that_keeps_no_map_has_no_gradients_of_one() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5))
+    with pytest.raises(BackboneError, match="No layer of `Sequential` keeps a map of an image of 8 x 8 pixels"):
+        gradient_maps(flat, torch.randn(1, 3, 8, 8), lambda features: features[:, 0])

@@ -23,7 +23,9 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["configs"], ["copy", "small", "x.yaml"], ["fti"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["--version"], ["configs"], ["copy", "small", "x.yaml"], ["report", "--help"], ["fti"]]
+)
 def test_quick_answers_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), str(ROOT)))}
     took = []

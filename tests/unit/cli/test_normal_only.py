@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_transfer.cli.normal_only import _file_name, more_metrics, write_maps
+from lightning_transfer.cli.normal_only import more_metrics, write_maps
 from lightning_transfer.evaluation import Outputs
 from lightning_transfer.modules import ClassificationModule, NormalOnlyModule
 from lightning_transfer.types import Calibration, Record, Schema
@@ -75,11 +75,3 @@ def test_more_metrics_are_of_normal_only_models_alone(cli: Any, records: list[Re
     assert found["recall_at_threshold_pit"].value == 1.0
     cli.model = ClassificationModule("timm/test_resnet", weights="random")
     assert more_metrics(cli, outputs, records) == {}
-
-
-def test_file_names_are_safe_and_differ() -> None:
-    names = [_file_name(place, key) for place, key in enumerate(["a/b.png", "a_b.png", "../../é x.png", "a" * 300])]
-    assert len(set(names)) == 4
-    assert names[0] == "00000_a_b.png"
-    assert not any("/" in name or " " in name for name in names)
-    assert max(map(len, names)) < 100

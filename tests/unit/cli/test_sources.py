@@ -8,7 +8,7 @@ import torch
 
 from lightning_transfer.cli.arguments import split_arguments
 from lightning_transfer.cli.errors import UsageError
-from lightning_transfer.cli.sources import Source, find_source
+from lightning_transfer.cli.sources import Source, find_run, find_source
 from lightning_transfer.errors import CheckpointError
 
 Toy = Callable[..., Any]
@@ -115,3 +115,17 @@ def test_a_foreign_or_broken_checkpoint_is_refused(finished: Path, tmp_path: Pat
     model.write_bytes(model.read_bytes()[:300])
     with pytest.raises(CheckpointError, match=r"model\.ckpt` \(300 bytes\)"):
         _find("test", finished)
+
+
+def test_a_word_means_the_run_that_it_lies_in(finished: Path, tmp_path: Path) -> None:
+    from toy_recipe.cli import RECIPE
+
+    [best] = (finished / "checkpoints").glob("best-*")
+    for word in (finished, finished / "model.ckpt", best):
+        assert find_run(RECIPE, "report", str(word)) == finished
+    alone = tmp_path / "alone.ckpt"
+    alone.touch()
+    with pytest.raises(UsageError, match=r"`.*alone.ckpt` lies in no run folder"):
+        find_run(RECIPE, "report", str(alone))
+    with pytest.raises(UsageError, match="`report` needs a run folder"):
+        find_run(RECIPE, "report", "")

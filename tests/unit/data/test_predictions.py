@@ -10,7 +10,7 @@ from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.tables import Skipped
 from lightning_transfer.errors import DataError
 from lightning_transfer.evaluation.predictions import predictions
-from lightning_transfer.types import Calibration, Record, Schema
+from lightning_transfer.types import Calibration, Prediction, Record, Schema
 
 SCHEMA = Schema(task="multiclass", classes=("free", "crack", "fray"), negative_class="free")
 RECORDS = [
@@ -71,3 +71,18 @@ def test_a_prediction_of_another_record(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`x.png` stands where that of `b.png` belongs"):
         write_predictions(tmp_path / "p.csv", RECORDS, found, SCHEMA)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_for_a_spreadsheet_run_nothing(tmp_path: Path) -> None:
+    """What a file name or a class could start, stands behind an apostrophe, in the predictions and in the escapes."""
+    names = ['=HYPERLINK("http://x")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1"]
+    records = [Record(id=name, input=name, label=name) for name in names]
+    found = [Prediction(name, name, {name: 1.0 for name in names}, 0.5, name) for name in names]
+    schema = Schema(task="multiclass", classes=tuple(names))
+    path = write_predictions(tmp_path / "escapes.csv", records, found, schema)
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert len(rows) == 1 + len(names)
+    for row in rows:
+        assert not [cell for cell in row if cell.lstrip()[:1] in ("=", "+", "-", "@")]
+        assert len(row) == len(rows[0])

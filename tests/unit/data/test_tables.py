@@ -247,3 +247,12 @@ def test_a_failure_midway_keeps_the_old_file(tmp_path: Path) -> None:
 def test_an_unknown_ending(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"t\.xlsx"):
         write_table(tmp_path / "t.xlsx", [], ["x"])
+
+
+@pytest.mark.parametrize("text", ["=1", "'=1", "plain", "'tis", "", "'", "+a", "-1", "'-1", "\t=x", "@x", "'@"])
+def test_a_cell_is_read_as_it_was_written(text: str) -> None:
+    from lightning_transfer.data.tables import _csv_cell, plain_cell
+
+    # Only a text that begins with an apostrophe and a formula, which is written as it stands, is taken for one of ours.
+    expected = text[1:] if text in ("'=1", "'@") else text
+    assert plain_cell(_csv_cell(text)) == expected

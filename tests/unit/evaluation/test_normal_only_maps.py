@@ -8,7 +8,7 @@ from PIL import Image
 
 from lightning_transfer.data import ImagePreprocessing
 from lightning_transfer.errors import DataError
-from lightning_transfer.evaluation.normal_only_maps import image_map, known_mask, write_heat_map
+from lightning_transfer.evaluation.normal_only_maps import image_map, known_mask, map_name, write_heat_map
 from lightning_transfer.types import Record
 
 
@@ -66,3 +66,11 @@ def test_a_heat_map_is_bright_where_the_distance_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"rising `limits`, got 2.0 and 2.0"):
         write_heat_map(tmp_path / "c.png", part, distances, (2.0, 2.0))
     assert not (tmp_path / "c.png").exists()
+
+
+def test_file_names_are_safe_and_differ() -> None:
+    names = [map_name(place, key) for place, key in enumerate(["a/b.png", "a_b.png", "../../é x.png", "a" * 300])]
+    assert len(set(names)) == 4
+    assert names[0] == "00000_a_b.png"
+    assert not any("/" in name or " " in name for name in names)
+    assert max(map(len, names)) < 100

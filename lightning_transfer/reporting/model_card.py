@@ -1,0 +1,109 @@
+"""The model card: what a stranger must know before using the model; written by the fit, completed by test and report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lightning_transfer.files import write_text
+from lightning_transfer.reporting.forgetting import Forgetting
+from lightning_transfer.reporting.numbers import count
+from lightning_transfer.reporting.page import render
+from lightning_transfer.reporting.run_files import RunFiles
+from lightning_transfer.reporting.scores import Scores
+from lightning_transfer.reporting.verdict import FEW_GROUPS, Verdict, verdict
+
+__all__ = ["model_card", "write_model_card"]
+
+_WHAT = {"image": "images", "text": "texts", "audio": "recordings"}
+
+
+def write_model_card(folder: str | Path) -> Path:
+    """Write ``model_card.md`` into a run's folder, from what the run has measured by now.
+
+    An earlier card is replaced: it says the same, or less.
+
+    Raises:
+        TransferError: If this is no run's folder, or Jinja is not installed.
+    """
+    run = RunFiles.read(folder)
+    scores, forgetting = Scores.read(run), Forgetting.read(run)
+    found = verdict(scores, forgetting, command=run.command, num_tests=run.num_tests)
+    path = run.folder / "model_card.md"
+    write_text(path, render("model_card.md.j2", {"card": model_card(run, scores, found)}))
+    return path
+
+
+def model_card(run: RunFiles, scores: Scores | None, found: Verdict) -> dict[str, Any]:
+    """Return the card as plain values.
+
+    Args:
+        run: The files of the run.
+        scores: Of its test; None before it.
+        found: The verdict.
+    """
+    backbone = dict(run.plan.get("backbone") or {})
+    classes = list(run.data.get("classes") or ())
+    what = _WHAT.get(run.modality, "records")
+    counts = run.data.get("counts") or {}
+    return {
+        "name": run.name,
+        "time": run.environment.get("time"),
+        "version": (run.environment.get("versions") or {}).get("lightning-transfer"),
+        "command": run.command,
+        "use": f"Tell {len(classes)} classes of {what} apart, of the kind that it was trained on."
+        if classes
+        else f"Judge {what} of the kind that it was trained on.",
+        "classes": classes,
+        "negative_class": run.data.get("negative_class"),
+        "backbone": backbone,
+        "licence_notice": _licence_notice(backbone),
+        "data_root": run.section("data").get("root"),
+        "splits": [
+            {"split": split, "n": sum(by_class.values()), "num_groups": (run.data.get("num_groups") or {}).get(split)}
+            for split, by_class in counts.items()
+        ],
+        "train_counts": dict(counts.get("train") or {}),
+        "fingerprint": run.data.get("fingerprint"),
+        "preprocessing": {key: value for key, value in (run.data.get("preprocessing") or {}).items() if value},
+        "tested": scores is not None,
+        "metrics": [] if scores is None else [{"name": name, **scores.metrics[name]} for name in scores.shown],
+        "headline": None if scores is None else scores.headline,
+        "sentences": list(found.sentences),
+        "limits": list(_limits(run, scores, found)),
+    }
+
+
+def _licence_notice(backbone: dict[str, Any]) -> str:
+    """Return what must be known of the licence of the weights; empty for a permissive one."""
+    if not backbone.get("name"):
+        return "The licence of the pretrained weights is not known here: the run has no plan."
+    from lightning_transfer.backbones.licences import licence_notice
+    from lightning_transfer.types import BackboneCard
+
+    known = {item.name for item in fields(BackboneCard)}
+    card = BackboneCard(**{"architecture": "", **{key: value for key, value in backbone.items() if key in known}})
+    return licence_notice(card) or ""
+
+
+def _limits(run: RunFiles, scores: Scores | None, found: Verdict) -> Iterator[str]:
+    """Yield what the numbers do not say."""
+    train = (run.data.get("counts") or {}).get("train") or {}
+    if train:
+        yield f"Trained on {count(sum(train.values()))} records; other sources, sensors or classes were not tried."
+    groups = (run.data.get("num_groups") or {}).get("train")
+    if groups and groups < FEW_GROUPS:
+        yield f"The training records come from {groups} groups only."
+    if run.data and not run.data.get("num_groups"):
+        yield "Groups are unknown, so records of one part may be on both sides of the split."
+    if scores is None:
+        yield "Not tested yet."
+    yield from found.notes
+    findings = [item for item in run.check.get("findings") or () if item.get("severity") in ("error", "warning")]
+    for item in findings:
+        yield f"Data check: {item.get('message')}"
+    if not run.check:
+        yield "The data were not checked."
+    yield "One run with one seed: another seed gives another model, with a score that may differ."

@@ -1,0 +1,158 @@
+"""Which form the files of a run have, so that one of another form is named and left out, not stumbled over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning_transfer.reporting.numbers import usable
+
+__all__ = ["fitting"]
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(fits(item) for item in value)
+
+
+def _map_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(fits(item) for item in value.values())
+
+
+def _mapping(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _item(value: object) -> bool:
+    """Tell a metric: a mapping whose numbers are numbers."""
+    if not isinstance(value, dict):
+        return False
+    ends = [value.get(name) for name in ("value", "low", "high", "n", "num_groups")]
+    return all(end is None or _number(end) for end in ends)
+
+
+def _slice(value: object) -> bool:
+    return isinstance(value, dict) and _map_of(_item)(value.get("metrics", {})) and _item(value.get("difference") or {})
+
+
+def _bins(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        _list_of(_map_of(_number))(value.get(name) or []) for name in ("before", "after")
+    )
+
+
+def _stage(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    lists = all(_list_of(_text)(value.get(name) or []) for name in ("opened", "open_groups"))
+    return lists and all(usable(value.get(name, 0)) is not None or value[name] is None for name in ("epoch", "step"))
+
+
+def _point(value: object) -> bool:
+    if not isinstance(value, dict) or not _number(value.get("max_false_reject_rate")):
+        return False
+    ends = (value.get("threshold_interval"), value.get("false_reject_interval"))
+    return all(end is None or (_list_of(_number)(end) and len(end) == 2) for end in ends)
+
+
+def _calibration(value: object) -> bool:
+    return isinstance(value, dict) and _list_of(_point)(value.get("points") or [])
+
+
+def _named(*numbers: str) -> Callable[[object], bool]:
+    """Tell a mapping with a name, whose numbers are numbers."""
+    return lambda value: (
+        isinstance(value, dict)
+        and "name" in value
+        and all(value.get(name) is None or _number(value[name]) for name in numbers)
+    )
+
+
+_NAMES = _list_of(_text)
+_SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
+    "environment": {"versions": _mapping, "time": _text, "device": _text},
+    "data": {
+        "classes": _NAMES,
+        "counts": _map_of(_map_of(_count)),
+        "num_groups": _map_of(_count),
+        "columns": _NAMES,
+        "preprocessing": _mapping,
+        "skipped": _mapping,
+        "negative_class": _text,
+        "fingerprint": _text,
+        "task": _text,
+    },
+    "plan": {
+        "stages": _list_of(_stage),
+        "groups": _list_of(_named()),
+        "learning_rates": _list_of(_named("lr", "weight_decay")),
+        "backbone": _mapping,
+        "data": _map_of(_map_of(_count)),
+        "notes": _NAMES,
+        "warnings": _NAMES,
+        "max_epochs": _number,
+    },
+    "cost": {"epochs": _list_of(_map_of(_number)), "peak_memory_mb": _number, "device": _text},
+    "check": {"findings": _list_of(_mapping), "suspects": _list_of(_mapping)},
+    "export": {"files": _list_of(_mapping)},
+    "evaluation": {
+        "classes": _NAMES,
+        "negative_class": _text,
+        "headline": _text,
+        "n": _count,
+        "num_groups": _count,
+        "confidence": _number,
+        "metrics": _map_of(_item),
+        "baselines": _map_of(_map_of(_item)),
+        "differences": _map_of(_map_of(_item)),
+        "descriptions": _map_of(_text),
+        "confusion": _list_of(_list_of(_count)),
+        "decisions": _list_of(_list_of(_count)),
+        "calibration": _calibration,
+        "slices": _list_of(_slice),
+        "slices_left_out": _mapping,
+        "reliability": _bins,
+        "curve": _list_of(_map_of(_number)),
+        "latency": _mapping,
+    },
+}
+
+
+def fitting(name: str, values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Return the entries of a file that have the form in which they are written; name the others in ``problems``.
+
+    An entry that is None was not measured, and is left out without a word. Entries that are not known here stay.
+
+    Args:
+        name: Of the file, without its ending.
+        values: What it holds.
+        problems: Receives a sentence for each entry of another form.
+
+    Example:
+        >>> found = []
+        >>> fitting("data", {"classes": "abc", "task": "binary", "counts": None, "new": 1}, found)
+        {'task': 'binary', 'new': 1}
+        >>> found
+        ['`classes` of data.json has another form than expected']
+    """
+    kept = {}
+    for key, value in values.items():
+        fits = _SHAPES.get(name, {}).get(key)
+        if value is None:
+            continue
+        if fits is None or fits(value):
+            kept[key] = value
+        else:
+            problems.append(f"`{key}` of {name}.json has another form than expected")
+    return kept

@@ -1,0 +1,58 @@
+import math
+
+import pytest
+
+from lightning_transfer.evaluation.overview import _NAMES
+from lightning_transfer.reporting.numbers import (
+    BASELINES,
+    count,
+    interval,
+    lower_is_better,
+    metric_label,
+    number,
+    seconds,
+    signed,
+    significant,
+    usable,
+)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.5", True, [], {}])
+def test_what_is_no_finite_number_is_shown_as_none(value: object) -> None:
+    assert usable(value) is None
+    assert {number(value), count(value), seconds(value), significant(value)} == {"n/a"}
+
+
+def test_a_value_that_is_missing_says_why() -> None:
+    assert interval({"value": None, "low": None, "high": None, "reason": "no record of `pit`"}) == (
+        "n/a (no record of `pit`)"
+    )
+    assert interval({"value": math.nan, "reason": ""}) == "n/a (undefined)"
+    assert interval({}) == "n/a (undefined)"
+    assert interval(None) == "n/a (not measured)"
+    assert interval("text") == "n/a (not measured)"  # type: ignore[arg-type]
+
+
+def test_an_interval_with_an_end_missing_is_left_out() -> None:
+    assert interval({"value": 0.5, "low": 0.4, "high": math.nan}) == "0.500"
+    assert signed({"value": -0.5, "low": -0.6, "high": 0.0}) == "-0.500 [-0.600, +0.000]"
+
+
+def test_small_numbers_keep_their_digits_and_zero_is_zero() -> None:
+    assert [number(value) for value in (0.0, 0.0004, -0.00002, 0.001)] == ["0.000", "0.0004", "-2e-05", "0.001"]
+
+
+@pytest.mark.parametrize(("took", "text"), [(0, "0 s"), (9.96, "10 s"), (99.4, "99 s"), (3599.6, "1 h 00 min")])
+def test_durations(took: float, text: str) -> None:
+    assert seconds(took) == text
+
+
+def test_directions_and_names() -> None:
+    assert all(lower_is_better(name) for name in ("val_loss", "wer", "ece"))
+    assert not lower_is_better("auroc")
+    assert metric_label("recall_at_threshold_deep_pit") == "recall of deep_pit at the threshold"
+    assert metric_label("something_new") == "something new"
+
+
+def test_baselines_are_called_as_in_the_terminal() -> None:
+    assert BASELINES == _NAMES

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+from make_run import evaluation, item, make_fit, make_test
+
+from lightning_transfer.reporting import scoring
+from lightning_transfer.reporting.run_files import RunFiles
+from lightning_transfer.reporting.scores import Scores
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFiles:
+    return RunFiles.read(make_test(make_fit(tmp_path / "run")))
+
+
+@pytest.fixture
+def scores(run: RunFiles) -> Scores:
+    found = Scores.read(run)
+    assert found is not None
+    return found
+
+
+def test_each_difference_says_what_it_shows(scores: Scores) -> None:
+    section = scoring.score_section(scores)
+    probe = next(row for row in section["baselines"] if row["key"] == "linear_probe")
+    assert probe["name"] == "linear probe, frozen backbone"
+    assert probe["differences"]["macro_f1"]["shows"] == "better"
+    assert probe["metrics"]["accuracy"] is None
+    assert section["cards"] == ["macro_f1", "auroc", "accuracy", "recall_at_threshold", "false_reject_rate"]
+
+
+def test_the_second_confusion_is_left_out_where_it_is_the_same(run: RunFiles, tmp_path: Path) -> None:
+    found = Scores.read(run)
+    assert found is not None
+    assert len(scoring.confusion_section(found)["tables"]) == 1
+    other = make_test(make_fit(tmp_path / "other"), decisions=[[20, 1, 0], [0, 21, 0], [0, 0, 21]])
+    changed = Scores.read(RunFiles.read(other))
+    assert changed is not None
+    section = scoring.confusion_section(changed)
+    assert [table["title"] for table in section["tables"]] == [
+        "The most probable class", "Decided at the threshold 0.4",
+    ]  # fmt: skip
+    assert section["tables"][1]["totals"] == [21, 21, 21]
+
+
+def test_classes_count_what_was_taken_for_them(run: RunFiles, scores: Scores) -> None:
+    section = scoring.classes_section(scores, run)
+    row = section["rows"][1]
+    assert (row["name"], row["num_train"], row["n"], row["small"]) == ("pit", 40, 20, False)
+    # A column of the confusion: 1 + 19 + 1.
+    assert (row["num_predicted_right"], row["num_predicted"]) == (19, 21)
+
+
+def test_slices_keep_their_order_within_a_column(run: RunFiles, scores: Scores) -> None:
+    section = scoring.slices_section(scores, run)
+    assert [row["value"] for row in section["columns"][0]["rows"]] == ["B", "A"]
+    assert section["metrics"] == ["macro_f1"]
+
+
+def test_what_was_not_measured_says_what_to_run(tmp_path: Path) -> None:
+    folder = make_test(make_fit(tmp_path / "run"), slices=[], curve=[], reliability={}, baselines={}, differences={})
+    run = RunFiles.read(folder)
+    scores = Scores.read(run)
+    assert scores is not None
+    assert "python -m recipes.vision test RUN" in scoring.slices_section(scores, run)["missing"]
+    assert "python -m recipes.vision test RUN" in scoring.threshold_section(scores, run)["curve_hint"]
+    assert scoring.calibration_section(scores, run)["reliability_hint"]
+    assert scoring.score_section(scores)["baseline_hint"].startswith("Not measured: set `--evaluation.baselines`")
+    assert scoring.reliability_charts(scores) == []
+
+
+def test_without_a_negative_class_there_is_no_threshold(tmp_path: Path) -> None:
+    folder = make_test(make_fit(tmp_path / "run"), negative_class=None, calibration={"temperature": 1.0})
+    run = RunFiles.read(folder)
+    data = {**run.data, "negative_class": None}
+    scores = Scores.read(RunFiles(**{**vars(run), "data": data}))
+    assert scores is not None
+    assert "name no negative class" in scoring.threshold_section(scores, run)["missing"]
+
+
+def test_temperature_is_beside_the_errors_before_and_after_it(run: RunFiles, scores: Scores) -> None:
+    section = scoring.calibration_section(scores, run)
+    assert section["temperature"] == 1.5
+    [ece, brier] = section["errors"]
+    assert (ece["name"], ece["before"], ece["after"]["value"]) == ("ECE", 0.1, 0.06)
+    assert (brier["before"], brier["after"]["value"]) == (0.4, 0.35)
+
+
+def test_the_reliability_chart_has_the_diagonal_and_both_lines(scores: Scores) -> None:
+    [chart] = scoring.reliability_charts(scores)
+    assert [line["name"] for line in chart.lines] == ["as it should be", "before temperature", "after temperature"]
+    assert chart.lines[1]["dots"][0][-1].endswith("12 records")
+
+
+def test_operating_points_lie_on_the_chart(scores: Scores) -> None:
+    costs, both = scoring.operating_charts(scores)
+    assert costs.x_label == "share of “good” rejected"
+    chosen = next(line for line in costs.lines if line["name"] == "chosen")
+    assert chosen["dots"][0][-1] == "chosen: 0.800 at 0.050"
+    assert [kind for _, kind in both.marks] == ["chosen"]
+    # (0, 1), (0.4, 0.6), (1, 0): the share that is rejected falls with the threshold.
+    assert both.lines[0]["name"] == "“good” rejected"
+    assert both.description.startswith("Both over the threshold. “good” rejected: 1.000 to 0.000")
+
+
+def test_metrics_that_are_undefined_stay_in_the_table(tmp_path: Path) -> None:
+    metrics = {**evaluation()["metrics"], "auroc": item(None, reason="one class only")}
+    scores = Scores.read(RunFiles.read(make_test(make_fit(tmp_path / "run"), metrics=metrics)))
+    assert scores is not None
+    assert scoring.score_section(scores)["metrics"]["auroc"]["reason"] == "one class only"
+    assert "auroc" in scores.shown
