@@ -30,8 +30,8 @@ def import_package(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise ExportError(
-            f"An export to ONNX needs `{name.partition('.')[0]}`, which cannot be imported ({error}). Install the extra "
-            "`export`: `pip install 'lightning-transfer[export]'`."
+            f"An export to ONNX needs `{name.partition('.')[0]}`, which cannot be imported ({error}). Install the "
+            "extra `export`: `pip install 'lightning-transfer[export]'`."
         ) from error
 
 

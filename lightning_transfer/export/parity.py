@@ -23,8 +23,8 @@ TOLERANCE = 1e-4
 """Largest difference that rounding explains: of logits, in units of the largest logit or of 1, and of probabilities.
 
 Another order of the same float32 sums moves a logit by some 1e-6 of its size (seen: 1e-7 to 2e-6 for ResNet, ConvNeXt,
-ViT, Swin, MobileNet); a wrong operation, padding or BatchNorm moves it by more than 1e-2. Between them lies 1e-4. A logit
-that is off by as much moves a probability by at most a quarter of that.
+ViT, Swin, MobileNet); a wrong operation, padding or BatchNorm moves it by more than 1e-2. Between them lies 1e-4. A
+logit that is off by as much moves a probability by at most a quarter of that.
 """
 
 
@@ -55,7 +55,7 @@ class Parity:
         n: Samples.
         max_difference: Of logits, the largest.
         largest_logit: Of the checkpoint, by absolute value.
-        max_probability_difference: The largest.
+        max_probability_difference: The largest, that of the scores included.
         changed: Ids of the samples with another decision.
     """
 
@@ -116,7 +116,7 @@ def compare(reference: Reference, logits: Array, facts: Mapping[str, Any]) -> Pa
     The decisions are those of ``predict_onnx.py``, which shares no code with the checkpoint's.
 
     Raises:
-        ParityError: If a logit of the checkpoint is not finite: there is nothing to compare with.
+        ParityError: If a logit of the checkpoint is not finite, or only one of the two has a score.
     """
     wrong = np.flatnonzero(~np.isfinite(reference.logits).all(axis=1))
     if len(wrong):
@@ -126,11 +126,18 @@ def compare(reference: Reference, logits: Array, facts: Mapping[str, Any]) -> Pa
         )
     changed, apart = [], 0.0
     for name, row, expected in zip(reference.ids, logits, reference.predictions, strict=True):
-        probabilities, _, decision = judge(row, facts)
+        probabilities, score, decision = judge(row, facts)
         if decision != _joined(expected.decision):
             changed.append(name)
+        if not np.isfinite(row).all():
+            apart = float("nan")
+            continue
+        found = [*probabilities, *([] if score is None else [score])]
         wanted = [expected.probabilities[key] for key in facts["classes"]]
-        apart = max(apart, _largest(np.asarray(probabilities, dtype=np.float64) - np.asarray(wanted)))
+        wanted += [] if expected.score is None else [expected.score]
+        if len(found) != len(wanted):
+            raise ParityError(f"Only one of the two has a score of `{name}`: their negative classes differ.")
+        apart = float(np.maximum(apart, _largest(np.asarray(found, dtype=np.float64) - np.asarray(wanted))))
     return Parity(
         n=len(reference.ids),
         max_difference=_largest(logits.astype(np.float64) - reference.logits.astype(np.float64)),
