@@ -18,7 +18,7 @@ from lightning_transfer.errors import closest, listing
 
 __all__ = ["Source", "find_run", "find_source"]
 
-_NEEDS_TRAINED = ("validate", "test", "predict")
+_NEEDS_TRAINED = ("validate", "test", "predict", "export")
 _KEYWORDS = ("best", "last", "hpc")
 
 

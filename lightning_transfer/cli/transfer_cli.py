@@ -24,6 +24,7 @@ from lightning_transfer.cli.checkpoint_options import CheckpointOptions
 from lightning_transfer.cli.cost import CostCallback
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
+from lightning_transfer.cli.export_options import ExportOptions
 from lightning_transfer.cli.heads import LINEAR, find_head
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.cli.run_callback import RunFolderCallback
@@ -38,7 +39,7 @@ from lightning_transfer.types import Calibration, Schema
 __all__ = ["TransferCLI"]
 
 # A distributed sampler repeats records to fill its last batch: predictions would hold them twice.
-_ONE_DEVICE = ("validate", "test", "predict", "plan", "check-data")
+_ONE_DEVICE = ("validate", "test", "predict", "plan", "check-data", "export")
 _HUBS = ("timm/", "torchvision/", "hf/")
 
 
@@ -57,7 +58,7 @@ class TransferCLI(LightningCLI):
     Attributes:
         folder: The run folder. ``output`` within it belongs to this verb; for ``fit`` they are the same.
         run_callback: Writes the folder's files; holds the plan.
-        calibration: The checkpoint's; for ``test`` and ``predict`` at the false-reject rate that is asked for.
+        calibration: The checkpoint's; for ``test``, ``predict`` and ``export`` at the false-reject rate asked for.
         resolved: The whole config as the user means it, before a checkpoint replaces the pretrained weights.
     """
 
@@ -97,6 +98,9 @@ class TransferCLI(LightningCLI):
             parser.add_argument("--model.head", type=heads, default=self.head, help="What follows the backbone.")
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
         parser.add_class_arguments(EvaluationOptions, "evaluation")
+        if self.arguments.verb == "export":
+            parser.add_class_arguments(ExportOptions, skip={"int8"})
+            parser.add_argument("--int8", action="store_true", help="Write a quantised model as well.")
         parser.add_argument(
             "--check_data", type=bool, default=True, help="Check the data before training; errors stop the fit."
         )
@@ -181,7 +185,7 @@ class TransferCLI(LightningCLI):
             UsageError: If that rate has no threshold: it takes a fit to make one.
         """
         calibration = Calibration.from_dict(self.source.payload.get("calibration", {}))
-        if self.arguments.verb not in ("test", "predict") or not calibration.points:
+        if self.arguments.verb not in ("test", "predict", "export") or not calibration.points:
             return calibration
         try:
             return calibration.at(self.config["evaluation.max_false_reject_rate"])

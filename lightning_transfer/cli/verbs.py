@@ -81,6 +81,13 @@ VERBS: dict[str, Verb] = {
             True,
             False,
         ),
+        Verb(
+            "export",
+            _RUN,
+            "write ONNX that decides as the checkpoint does",
+            "lightning_transfer.cli.export:export",
+            True,
+        ),
         Verb("configs", "", "list the configs of this recipe", "lightning_transfer.cli.configs:configs", False, False),
         Verb("copy", "NAME DEST", "copy a config, to change it", "lightning_transfer.cli.configs:copy", False, False),
     )

@@ -56,6 +56,23 @@ class Predictor:
             ValueError: If ``batch_size`` is smaller than 1.
             DataError: If an item cannot be read.
         """
+        logits, features = self.outputs(items, batch_size)
+        if not len(logits):
+            return []
+        names = [_name(item, place) for place, item in enumerate(items)]
+        nearest = None if self.examples is None else self.examples.nearest(features)
+        return predictions(logits, names, self.schema, self.calibration, nearest)
+
+    def outputs(self, items: Sequence[Any], batch_size: int = 32) -> tuple[Tensor, Tensor]:
+        """Return logits ``(N, L)`` before temperature and features ``(N, F)`` of the items, a row each, on the CPU.
+
+        Args:
+            items: As `predict`.
+            batch_size: As `predict`.
+
+        Raises:
+            TypeError: As `predict`, as the other errors.
+        """
         if isinstance(items, str | Path | Record):
             raise TypeError(f"Expected a sequence of items, got one {type(items).__name__}. Write `predict([item])`.")
         if batch_size < 1:
@@ -76,11 +93,9 @@ class Predictor:
             for part, training in modes.items():
                 part.training = training
         if not parts:
-            return []
+            return torch.empty(0, self.schema.num_logits), torch.empty(0, self.module.card.num_features)
         logits, features = (torch.cat(column) for column in zip(*parts, strict=True))
-        names = [_name(item, place) for place, item in enumerate(items)]
-        nearest = None if self.examples is None else self.examples.nearest(features)
-        return predictions(logits, names, self.schema, self.calibration, nearest)
+        return logits, features
 
     def _predict_tiles(self, tiles: Tensor, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return logits and features of one item, a row each, from those of its tiles."""

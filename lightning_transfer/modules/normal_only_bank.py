@@ -31,6 +31,8 @@ class MemoryBank(nn.Module):
         patches: ``(M, D)`` float32.
         location: Median of the logarithm of good images' scores.
         scale: Their robust deviation.
+        in_blocks: Compute distances in blocks of bounded memory; False takes all at once, as a traced graph needs, in
+            which the number of patches is not known.
 
     Example:
         >>> bank = MemoryBank(num_neighbours=0)
@@ -52,6 +54,7 @@ class MemoryBank(nn.Module):
                 "the plain distance, and a single neighbour would make every score 0."
             )
         self.num_neighbours = num_neighbours
+        self.in_blocks = True
         self.register_buffer("patches", torch.empty(0, 0))
         self.register_buffer("location", torch.tensor(0.0))
         self.register_buffer("scale", torch.tensor(1.0))
@@ -143,27 +146,37 @@ class MemoryBank(nn.Module):
         bank = self.patches
         if not len(bank):
             raise ValueError("The memory bank is empty: nothing was trained yet.")
-        squares = bank.square().sum(dim=1)
+        if not self.in_blocks:
+            return self._nearest(patches, own, own_of_bank)
         distances, places = [], []
-        for start in range(0, len(patches), max(1, _BLOCK // len(bank))):
-            part = patches[start : start + max(1, _BLOCK // len(bank))].to(bank)
-            ranks = squares - 2.0 * (part @ bank.T)
-            if own is not None and own_of_bank is not None:
-                same = own[start : start + len(part), None].to(bank.device) == own_of_bank.to(bank.device)
-                ranks = ranks.masked_fill(same, torch.inf)
-            least, place = ranks.min(dim=1)
-            # By difference: the shorter way above loses digits where two patches are nearly alike.
-            exact = (part - bank[place]).norm(dim=1)
-            distances.append(torch.where(torch.isfinite(least), exact, torch.inf))
+        size = max(1, _BLOCK // len(bank))
+        for start in range(0, len(patches), size):
+            groups = None if own is None else own[start : start + size]
+            distance, place = self._nearest(patches[start : start + size], groups, own_of_bank)
+            distances.append(distance)
             places.append(place)
         return torch.cat(distances), torch.cat(places)
+
+    def _nearest(self, patches: Tensor, own: Tensor | None, own_of_bank: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Do what `nearest` does, in one block."""
+        bank = self.patches
+        part = patches.to(bank)
+        ranks = bank.square().sum(dim=1) - 2.0 * (part @ bank.T)
+        if own is not None and own_of_bank is not None:
+            same = own[:, None].to(bank.device) == own_of_bank.to(bank.device)
+            ranks = ranks.masked_fill(same, torch.inf)
+        least, place = ranks.min(dim=1)
+        # By difference: the shorter way above loses digits where two patches are nearly alike.
+        exact = (part - bank[place]).norm(dim=1)
+        return torch.where(torch.isfinite(least), exact, torch.inf), place
 
     def _weighted(self, patches: Tensor, distance: Tensor, nearest: Tensor, allowed: Tensor | None) -> Tensor:
         """Weigh distances ``(N,)`` of patches ``(N, D)`` up where their nearest patch is itself a rare one."""
         count = min(self.num_neighbours, len(self.patches))
         if count < 2:
             return distance
-        around = torch.cdist(self.patches[nearest], self.patches)
+        # By products whatever the batch's size, on which torch's own choice depends; it only ranks.
+        around = torch.cdist(self.patches[nearest], self.patches, compute_mode="use_mm_for_euclid_dist")
         around.scatter_(1, nearest[:, None], -1.0)  # it belongs to its own neighbourhood, whatever rounding says
         if allowed is not None:
             around = around.masked_fill(~allowed.to(around.device), torch.inf)

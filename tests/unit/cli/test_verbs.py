@@ -5,7 +5,7 @@ from lightning_transfer.cli.verbs import VERBS
 
 def test_every_verb_of_the_list_exists_and_no_other() -> None:
     assert list(VERBS) == [
-        "fit", "validate", "test", "predict", "plan", "check-data", "report", "compare", "configs", "copy",
+        "fit", "validate", "test", "predict", "plan", "check-data", "report", "compare", "export", "configs", "copy",
     ]  # fmt: skip
 
 

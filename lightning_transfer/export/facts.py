@@ -1,0 +1,62 @@
+"""What an exported model says of itself: all that is needed to prepare its input and to read its logits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_transfer.export.packages import ExportError
+from lightning_transfer.export.predict_onnx import PREFIX
+from lightning_transfer.types import BackboneCard, Calibration, Schema
+
+__all__ = ["exported_facts", "to_properties"]
+
+
+def exported_facts(card: BackboneCard, schema: Schema, calibration: Calibration) -> dict[str, Any]:
+    """Return classes, decision, preprocessing and origin of a model, as plain values.
+
+    Args:
+        card: Of the backbone; name, licence and pretraining are taken.
+        schema: Task, classes and preprocessing.
+        calibration: Temperature, threshold, and the thresholds for other false-reject rates.
+
+    Raises:
+        ExportError: If the preprocessing is not of images.
+
+    Example:
+        >>> schema = Schema("binary", ("good", "bad"), preprocessing={"kind": "image"})
+        >>> facts = exported_facts(BackboneCard("timm/resnet18", "timm/resnet18"), schema, Calibration(threshold=0.3))
+        >>> facts["negative_class"], facts["threshold"], facts["temperature"]
+        ('good', 0.3, 1.0)
+    """
+    from lightning_transfer import __version__
+
+    kind = schema.preprocessing.get("kind")
+    if kind != "image":
+        raise ExportError(f"This version exports models of images, and the model's preprocessing is of kind `{kind}`.")
+    plain, fitted = schema.to_dict(), calibration.to_dict()
+    # Of two classes the first is the negative one, whether or not the data said so.
+    negative = schema.classes[0] if schema.task == "binary" and schema.negative_class is None else schema.negative_class
+    return {
+        "version": __version__,
+        "task": schema.task,
+        "classes": plain["classes"],
+        "negative_class": None if schema.task == "multilabel" else negative,
+        "temperature": fitted["temperature"],
+        "threshold": fitted["threshold"],
+        "threshold_rule": fitted["rule"],
+        "threshold_points": fitted["points"],
+        "preprocessing": plain["preprocessing"],
+        "backbone": {"name": card.name, "licence": card.licence, "pretraining": card.pretraining},
+    }
+
+
+def to_properties(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the facts as ONNX keeps them: a JSON text for each name, which begins with ``lightning_transfer.``.
+
+    Example:
+        >>> to_properties({"classes": ["good", "bad"]})
+        {'lightning_transfer.classes': '["good", "bad"]'}
+    """
+    return {f"{PREFIX}{name}": json.dumps(value, ensure_ascii=False, allow_nan=False) for name, value in facts.items()}

@@ -1,0 +1,76 @@
+"""Quantise an exported model to 8 bits, for speed and size; it stands beside the float model and never replaces it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_transfer.export.facts import to_properties
+from lightning_transfer.export.packages import import_package
+from lightning_transfer.export.program import INPUT
+
+__all__ = ["METHOD", "quantise"]
+
+METHOD = "static QDQ: weights int8 by channel, activations uint8 in the ranges (min to max) of training samples"
+"""Static, because the dynamic form of a convolution measures ranges anew for each image and has no fast kernel on CPUs.
+By channel, since folded BatchNorm gives the channels ranges of their own. Activations unsigned: on an x86 CPU with VNNI
+that took half the time of signed ones (ResNet of 1.2 M parameters at 64 pixels: 0.8 against 3.9 ms), with the same
+decisions. On x86 CPUs without VNNI such products can saturate: compare there before use."""
+
+
+def quantise(
+    model: Path,
+    target: Path,
+    samples: Iterable[NDArray[Any]],
+    facts: Mapping[str, Any],
+    operations: Sequence[str] | None = None,
+) -> None:
+    """Write the 8-bit twin of an ONNX model.
+
+    Args:
+        model: The float model.
+        target: To write to.
+        samples: Batches ``(N, C, H, W)`` of training images, prepared; they set the ranges of the activations.
+        facts: Of the float model; stored in the twin with ``quantisation``.
+        operations: ONNX names of what is quantised; None takes all that onnxruntime can.
+    """
+    quantization = import_package("onnxruntime.quantization")
+    onnx = import_package("onnx")
+    before = logging.getLogger().level
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        try:
+            logging.getLogger().setLevel(logging.ERROR)  # it logs to the root
+            quantization.quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(prepared), str(target), _reader(quantization, samples),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+                per_channel=True, calibrate_method=quantization.CalibrationMethod.MinMax,
+                op_types_to_quantize=None if operations is None else list(operations),
+            )  # fmt: skip
+        finally:
+            logging.getLogger().setLevel(before)
+    written = onnx.load(str(target))
+    onnx.helper.set_model_props(written, to_properties({**facts, "quantisation": METHOD}))
+    onnx.save(written, str(target))
+
+
+def _reader(quantization: Any, samples: Iterable[NDArray[Any]]) -> Any:  # noqa: ANN401 - of onnxruntime
+    """Return the samples in the form that the quantiser asks for, one batch a call."""
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._rest: Iterator[NDArray[Any]] = iter(samples)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            batch = next(self._rest, None)
+            return None if batch is None else {INPUT: np.ascontiguousarray(batch)}
+
+    return Reader()

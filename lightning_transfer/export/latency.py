@@ -1,0 +1,95 @@
+"""Time models beside each other: the same images, the same number of threads, in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_transfer.export.packages import import_package
+from lightning_transfer.export.program import INPUT, OUTPUT
+
+__all__ = ["BATCH_SIZES", "THREADS", "measure_latency", "timed_run"]
+
+BATCH_SIZES = (1, 32)
+
+THREADS = 1
+"""Of torch and of onnxruntime: two pools of waiting threads in one process, or another program on the same cores, would
+slow the one or the other by far more than they differ."""
+
+_RUNS, _LEAST_RUNS, _WARM_UP = 50, 10, 3
+_CLOCK = time.perf_counter
+
+
+def timed_run(path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Open an ONNX file on the CPU with one thread, to be timed."""
+    onnxruntime = import_package("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: NDArray[Any]) -> NDArray[Any]:
+        logits: NDArray[Any] = session.run([OUTPUT], {INPUT: images})[0]
+        return logits
+
+    return run
+
+
+def measure_latency(
+    runs: Mapping[str, Callable[[NDArray[Any]], object]],
+    images: NDArray[Any],
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    seconds: float = 10.0,
+) -> list[dict[str, Any]]:
+    """Return median and 95th percentile of the time of one batch on one thread, for each batch size and model.
+
+    The models take turns, so that whatever else the machine does meets all of them alike. Each runs 50 times; fewer,
+    but at least 10 times, where that takes longer than ``seconds`` for all of them together.
+
+    Args:
+        runs: Name -> model.
+        images: Prepared ``(N, C, H, W)``; repeated where a batch is larger.
+        batch_sizes: Images of a batch.
+        seconds: For each batch size.
+
+    Returns:
+        Rows with ``batch_size``, ``runs``, and ``p50_ms_<name>`` and ``p95_ms_<name>``.
+
+    Example:
+        >>> rows = measure_latency({"eager": lambda images: images.sum()}, np.zeros((1, 3, 8, 8)), batch_sizes=[2])
+        >>> list(rows[0])
+        ['batch_size', 'runs', 'p50_ms_eager', 'p95_ms_eager']
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        return [_measure(runs, images, size, seconds) for size in batch_sizes]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(
+    runs: Mapping[str, Callable[[NDArray[Any]], object]], images: NDArray[Any], size: int, seconds: float
+) -> dict[str, Any]:
+    batch = np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for _ in range(_WARM_UP):
+            run(batch)
+    begin, done = _CLOCK(), 0
+    while done < _RUNS and (done < _LEAST_RUNS or _CLOCK() - begin < seconds):
+        for name, run in runs.items():
+            start = _CLOCK()
+            run(batch)
+            taken[name].append(1e3 * (_CLOCK() - start))
+        done += 1
+    row: dict[str, Any] = {"batch_size": size, "runs": done}
+    for name, times in taken.items():
+        row[f"p50_ms_{name}"], row[f"p95_ms_{name}"] = (float(np.percentile(times, q)) for q in (50, 95))
+    return row

@@ -1,0 +1,87 @@
+"""What is exported of a module: the way from input to logits, without what only training needs."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from lightning_transfer.backbones.feature_maps import read_maps
+from lightning_transfer.export.packages import ExportError
+from lightning_transfer.modules import NormalOnlyModule, TransferModule
+from lightning_transfer.modules.normal_only_bank import MemoryBank
+from lightning_transfer.modules.normal_only_patches import patch_features
+
+__all__ = ["exported_network", "quantised_operations"]
+
+
+def exported_network(module: TransferModule) -> nn.Module:
+    """Return a network of images ``(N, C, H, W)`` to logits ``(N, L)`` before temperature, in eval mode.
+
+    Backbone and head alone: no source head, losses or metrics of the module go along. The module is not changed.
+
+    Args:
+        module: Restored from a checkpoint; of a `NormalOnlyModule` the memory of normal patches is the head.
+
+    Raises:
+        ExportError: If it has no head, or an empty memory.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.types import Schema
+        >>> module = TransferModule("timm/test_resnet", weights="random")
+        >>> module.use_schema(Schema(task="multiclass", classes=("good", "bad")))
+        >>> module.configure_model()
+        >>> exported_network(module)(torch.zeros(3, 3, 64, 64)).shape
+        torch.Size([3, 2])
+    """
+    if module.head is None:
+        raise ExportError(
+            f"This `{type(module).__name__}` has no head yet: export a module restored from a checkpoint."
+        )
+    network: nn.Module
+    if isinstance(module, NormalOnlyModule):
+        if not len(module.bank):
+            raise ExportError(
+                "The memory of normal patches is empty: the fit did not finish, so there is nothing to export."
+            )
+        network = _Patches(module.backbone, module.layers, module.bank)
+    else:
+        network = _Classifier(module.backbone, module.head)
+    # A copy: tracing needs its own modes and flags. On the CPU, in float32: what it is compared with.
+    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+
+
+def quantised_operations(module: TransferModule) -> list[str] | None:
+    """Return what of the network may be computed in 8 bits; None is all.
+
+    Distances to remembered patches stay float: a difference of two like patches is smaller than a step of 8 bits.
+    """
+    return ["Conv"] if isinstance(module, NormalOnlyModule) else None
+
+
+class _Classifier(nn.Module):
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+
+class _Patches(nn.Module):
+    """The whole of PatchCore: nearest neighbours in a stored memory are a product and a minimum, which ONNX has."""
+
+    def __init__(self, backbone: nn.Module, layers: tuple[str, ...], bank: MemoryBank) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.layers = layers
+        self.bank = copy.deepcopy(bank)
+        self.bank.in_blocks = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        _, maps = read_maps(self.backbone, self.layers, images)
+        scores, _ = self.bank(patch_features(maps))
+        return self.bank.logits(scores)

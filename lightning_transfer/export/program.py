@@ -1,0 +1,165 @@
+"""Write a network as ``torch.export`` program and as ONNX, with a batch of any size and no trace of this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+
+from lightning_transfer.export.facts import to_properties
+from lightning_transfer.export.packages import ExportError, import_package
+
+__all__ = ["FACTS_FILE", "INPUT", "OPSET", "OUTPUT", "read_program", "trace", "write_onnx", "write_program"]
+
+INPUT, OUTPUT = "images", "logits"
+"""Names in the ONNX graph."""
+
+OPSET = 18
+"""What torch's exporter writes without conversion; onnxruntime 1.14 and TensorRT 10 read it."""
+
+FACTS_FILE = "lightning_transfer.json"
+"""Name of the facts inside a ``.pt2`` file."""
+
+_BATCH = "batch"
+# Protocol buffers end at 2 GiB; what is larger gets a second file beside it.
+_EMBEDDED_BYTES = 2**31 - 2**24
+
+
+def trace(network: nn.Module, size: tuple[int, int, int]) -> ExportedProgram:
+    """Return the network as a program for batches of any size.
+
+    Args:
+        network: In eval mode, as `exported_network` returns it.
+        size: Channels, height and width of its images.
+
+    Raises:
+        ExportError: If the network cannot be traced, such as one whose steps depend on the pixels' values.
+
+    Example:
+        >>> program = trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval(), (3, 2, 2))
+        >>> program.module()(torch.zeros(5, 3, 2, 2)).shape
+        torch.Size([5, 2])
+    """
+    # Two images: a batch of one would be taken for a constant.
+    example = torch.zeros(2, *size)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim(_BATCH)},), strict=False)
+    except Exception as error:  # torch raises many kinds
+        raise ExportError(f"torch.export cannot trace the network: {_first_lines(error)}") from error
+    for part in program.graph_module.modules():
+        if isinstance(part, fx.GraphModule):
+            for node in part.graph.nodes:
+                # Lines of source code, with the folders of this machine.
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+def write_program(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write a ``.pt2`` file, which holds the facts as `FACTS_FILE` too."""
+    with _quiet():
+        torch.export.save(program, path, extra_files={FACTS_FILE: json.dumps(facts, ensure_ascii=False)})
+
+
+def read_program(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network of a ``.pt2`` file and its facts.
+
+    Read only files that you trust: torch unpickles parts of them.
+    """
+    extra = {FACTS_FILE: ""}
+    with _quiet():
+        program = torch.export.load(path, extra_files=extra)
+    facts: dict[str, Any] = json.loads(extra[FACTS_FILE])
+    return program.module(), facts
+
+
+def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write ONNX in one file, from 2 GB on with the weights in ``path.data`` beside it.
+
+    Args:
+        program: Of `trace`.
+        path: To write to.
+        facts: Of `exported_facts`; stored in ``metadata_props``.
+
+    Raises:
+        ExportError: If an operation of the network has no form in ONNX, or a package is missing.
+    """
+    onnx = import_package("onnx")
+    import_package("onnxscript")
+    try:
+        with torch.no_grad(), _quiet():
+            exported = torch.onnx.export(
+                program.run_decompositions({torch.ops.aten.adaptive_max_pool2d.default: _global_max}),
+                dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False,
+            )  # fmt: skip
+    except Exception as error:  # the exporter raises many kinds
+        raise ExportError(f"torch.onnx.export cannot write the network: {_first_lines(error)}") from error
+    if exported is None:  # only for the exporter without dynamo
+        raise ExportError("torch.onnx.export returned nothing.")
+    model: Any = exported.model
+    _clean(model)
+    model.metadata_props.update(to_properties(facts))
+    model.producer_name = f"lightning-transfer {facts['version']}, pytorch"
+    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
+    exported.save(str(path), external_data=size > _EMBEDDED_BYTES)
+    onnx.checker.check_model(str(path))
+
+
+def _global_max(images: Tensor, size: list[int]) -> Any:  # noqa: ANN401 - a pair of tensors, or NotImplemented
+    """Say in operations that ONNX has what it has no single one for."""
+    if list(size) != [1, 1]:
+        return NotImplemented
+    highest = images.amax(dim=(-2, -1), keepdim=True)
+    return highest, torch.zeros_like(highest, dtype=torch.int64)  # places, which pooling networks do not read
+
+
+def _clean(model: Any) -> None:  # noqa: ANN401 - onnx_ir.Model
+    """Remove what the exporter notes of the source code, and give the free axis its name."""
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
+        for node in graph:
+            node.metadata_props.clear()
+            node.doc_string = None
+            values += node.outputs
+        for value in values:
+            value.metadata_props.clear()
+            value.doc_string = None
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape[0] = _BATCH
+    model.metadata_props.clear()
+    model.doc_string = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' warnings and log lines to themselves; their errors come through."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_lines(error: Exception, limit: int = 300) -> str:
+    """Return what is said first, and by the error that it came from: torch's own texts fill pages."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = " ".join(str(cause).split())
+    return f"{type(cause).__name__}: {text if len(text) <= limit else text[:limit] + '...'}"

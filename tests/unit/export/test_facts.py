@@ -1,0 +1,51 @@
+import json
+
+import pytest
+from tests.unit.export.export_toys import CALIBRATION, CLASSES, classifier, schema, spec
+
+from lightning_transfer.export import ExportError
+from lightning_transfer.export.facts import exported_facts, to_properties
+from lightning_transfer.types import BackboneCard, Calibration, OperatingPoint
+
+CARD = BackboneCard("timm/resnet18", "timm/resnet18", licence="apache-2.0", pretraining="drawings")
+
+
+def test_everything_that_a_decision_needs_is_there():
+    facts = exported_facts(CARD, schema(), CALIBRATION)
+    assert facts["classes"] == list(CLASSES)
+    assert (facts["task"], facts["negative_class"]) == ("multiclass", "free")
+    assert (facts["temperature"], facts["threshold"], facts["threshold_rule"]) == (0.5, 0.62, "by hand")
+    assert tuple(OperatingPoint.from_dict(point) for point in facts["threshold_points"]) == CALIBRATION.points
+    assert facts["preprocessing"] == spec().to_dict()
+    assert facts["backbone"] == {"name": "timm/resnet18", "licence": "apache-2.0", "pretraining": "drawings"}
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "given", "expected"),
+    [
+        ("binary", ("good", "bad"), None, "good"),
+        ("binary", ("good", "bad"), "bad", "bad"),
+        ("multiclass", CLASSES, None, None),
+        ("multilabel", CLASSES, "free", None),
+    ],
+)
+def test_the_negative_class_is_the_one_that_decides(task, classes, given, expected):
+    facts = exported_facts(CARD, schema(task=task, classes=classes, negative_class=given), Calibration())
+    assert facts["negative_class"] == expected
+
+
+def test_properties_are_json_that_reads_back_the_same():
+    facts = exported_facts(classifier().card, schema(classes=('"quote"', "ä\nö", "free")), CALIBRATION)
+    properties = to_properties(facts)
+    assert all(isinstance(value, str) for value in properties.values())
+    assert {key.removeprefix("lightning_transfer."): json.loads(value) for key, value in properties.items()} == facts
+
+
+def test_a_number_that_json_lacks_is_refused():
+    with pytest.raises(ValueError, match="JSON"):
+        to_properties({"temperature": float("nan")})
+
+
+def test_preprocessing_of_another_kind_is_refused():
+    with pytest.raises(ExportError, match="kind `text`"):
+        exported_facts(CARD, schema(preprocessing={"kind": "text"}), CALIBRATION)

@@ -1,0 +1,82 @@
+import json
+import logging
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tests.unit.export.export_toys import SIZE
+
+from lightning_transfer.export.int8 import METHOD, quantise
+
+RNG = np.random.default_rng(0)
+BATCHES = [RNG.normal(size=(8, 3, *SIZE)).astype(np.float32) for _ in range(4)]
+
+
+@pytest.fixture(scope="module")
+def twin(exported):
+    before = logging.getLogger().level
+    path = exported.folder / "model_int8.onnx"
+    quantise(exported.onnx, path, iter(BATCHES), exported.facts)
+    assert logging.getLogger().level == before
+    return path
+
+
+def run(path, images):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"images": images})[0]
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_the_twin_is_near_the_float_model_and_no_copy_of_it(exported, twin, size):
+    images = BATCHES[0][:size]
+    exact = exported.module(torch.from_numpy(images)).detach().numpy()
+    spread = exported.module(torch.from_numpy(np.concatenate(BATCHES))).detach().numpy().std()
+    error = np.abs(run(twin, images) - exact).max()
+    assert 1e-4 < error < spread
+    correlation = np.corrcoef(run(twin, np.concatenate(BATCHES)).ravel(),
+                              exported.module(torch.from_numpy(np.concatenate(BATCHES))).detach().numpy().ravel())  # fmt: skip
+    assert correlation[0, 1] > 0.97
+
+
+def test_weights_are_8_bit_by_channel_and_the_file_is_smaller(exported, twin):
+    model = onnx.load(twin)
+    kinds = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    made_by = {node.output[0]: node for node in model.graph.node}
+    assert convolutions
+    for node in convolutions:
+        weight = made_by[node.input[1]]
+        assert weight.op_type == "DequantizeLinear"
+        assert kinds[weight.input[0]].data_type == onnx.TensorProto.INT8
+        assert list(kinds[weight.input[1]].dims) == [kinds[weight.input[0]].dims[0]]  # a scale for each channel
+    assert twin.stat().st_size < 0.5 * exported.onnx.stat().st_size
+
+
+def test_the_facts_and_the_method_are_in_the_file(exported, twin):
+    stored = onnxruntime.InferenceSession(str(twin)).get_modelmeta().custom_metadata_map
+    facts = {
+        key.removeprefix("lightning_transfer."): json.loads(value)
+        for key, value in stored.items()
+        if key.startswith("lightning_transfer.")
+    }
+    assert facts == {**exported.facts, "quantisation": METHOD}
+
+
+def test_the_ranges_come_from_the_samples(exported, twin, tmp_path):
+    """Ranges of black pictures do not cover real ones."""
+    quantise(exported.onnx, tmp_path / "black.onnx", [np.zeros((2, 3, *SIZE), np.float32)], exported.facts)
+    images = np.concatenate(BATCHES)
+    exact = exported.module(torch.from_numpy(images)).detach().numpy()
+    errors = {path: np.abs(run(path, images) - exact).mean() for path in (twin, tmp_path / "black.onnx")}
+    assert errors[tmp_path / "black.onnx"] > 3 * errors[twin]
+
+
+def test_only_the_operations_that_are_asked_for(exported, tmp_path):
+    quantise(exported.onnx, tmp_path / "model.onnx", BATCHES, exported.facts, ["Conv"])
+    model = onnx.load(tmp_path / "model.onnx")
+    stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    [head] = [node for node in model.graph.node if node.op_type == "Gemm"]
+    assert stored[head.input[1]] == onnx.TensorProto.FLOAT
+    assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
