@@ -132,7 +132,7 @@ def find_suspects(
         probs = _shares(voters[part], weights[part], len(classes))
         own, number = target[part], np.arange(len(part))
         # Sums of shares are exact to rounding only, and a class may reach its threshold exactly.
-        reached = np.where((probs >= thresholds - 1e-9) & (probs > 0), probs, -1.0)
+        reached = np.where(probs >= thresholds - 1e-9, probs, 0.0)
         confident = reached.argmax(axis=1)
         likely = (reached.max(axis=1) > 0) & (confident != own)
         others = probs.copy()

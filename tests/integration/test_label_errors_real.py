@@ -18,7 +18,7 @@ WEIGHTS = Path(os.environ.get("LT_WEIGHTS_DIR", ROOT.parent / "shared" / "weight
 MOBILENET = WEIGHTS / "mobilenet_v2_qat" / "mobilenet_v2_qat.pth"
 SEEDS = range(5)
 
-pytestmark = [pytest.mark.slow, pytest.mark.real_data]
+pytestmark = [pytest.mark.slow, pytest.mark.real_data, pytest.mark.timeout(1800)]
 
 
 def recalls(data: Labelled, kind: str) -> list[float]:

@@ -159,6 +159,16 @@ def test_a_rare_class_is_not_suspect_as_such():
     assert 0.2 * outvoted < sum(item.likely for item in rare) < 0.8 * outvoted
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_class_that_reaches_its_threshold_exactly_counts(seed):
+    """All of `b` vote as one, so its threshold is 1, and so is the vote on the error: sums in another order decide."""
+    rng = np.random.default_rng(seed)
+    cloud = np.concatenate([rng.normal(size=(20, 6)) * 0.1 - 3, rng.normal(size=(20, 6)) * 0.1 + 3])
+    error = np.array([[-1.0, 3, 3, 3, 3, 3]])  # nearest to `b`, and no neighbour of it
+    found = find_suspects(np.concatenate([cloud, error]), [0] * 20 + [1] * 20 + [0], ("a", "b"), k=5)
+    assert (found[0].index, found[0].likely) == (40, True)
+
+
 def test_what_no_vote_could_speak_for_is_left_out():
     features, labels = clusters(30, seed=3)
     labels[:3], labels[3] = -1, 3
@@ -196,9 +206,12 @@ def test_groups_are_ranked_likely_first_and_those_without_a_name_left_out():
         Suspect(2, "a", "c", 0.7, True),
         Suspect(3, "b", "a", 1.0, True),
         Suspect(4, "a", "b", 0.5, False),
+        Suspect(5, "a", "b", 0.9, True),
+        Suspect(6, "a", "b", 0.5, False),
     ]
-    ranked = rank_groups(rows, ["x", "y", "y", None, "y"])
-    assert [(item.group, item.likely, item.num_records) for item in ranked] == [("y", True, 3), ("x", False, 1)]
+    ranked = rank_groups(rows, ["x", "y", "y", None, "y", "half", "half"])
+    sizes = [(item.group, item.likely, item.num_records) for item in ranked]
+    assert sizes == [("y", True, 3), ("x", False, 1), ("half", False, 2)]
     assert ranked[0].score == pytest.approx(0.6)
     assert (ranked[0].label, ranked[0].suggested) == ("a", "b")
 
