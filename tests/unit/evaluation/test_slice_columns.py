@@ -33,6 +33,11 @@ def test_numbers_are_cut_into_bands_of_like_counts() -> None:
         assert inside.max() <= high + 1e-3 * abs(high)
 
 
+def test_a_value_on_a_cut_belongs_to_the_upper_band_and_the_last_to_the_last() -> None:
+    names, _ = cut_column(range(9))
+    assert names == ["0 to 2"] * 2 + ["2 to 4"] * 2 + ["4 to 6"] * 2 + ["6 to 8"] * 3
+
+
 def test_texts_that_are_numbers_are_cut_too_and_few_of_them_are_not() -> None:
     many, _ = cut_column([str(place) for place in range(12)])
     assert len(set(many)) == 4

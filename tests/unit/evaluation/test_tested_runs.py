@@ -11,6 +11,7 @@ from lightning_transfer.data import write_predictions
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation import Outputs, evaluate_classification, fit_calibration, predictions
 from lightning_transfer.evaluation.judges import judge
+from lightning_transfer.evaluation.scores import decision_score
 from lightning_transfer.evaluation.tested_runs import read_tested_run
 from lightning_transfer.files import write_json
 from lightning_transfer.types import Calibration, Record, Schema
@@ -80,6 +81,18 @@ def test_sure_predictions_keep_their_order(tmp_path: Path) -> None:
     found = judge(run.logits, run.target, schema, run.calibration).statistic(np.ones((1, 4)))
     assert found["auroc"] == pytest.approx(0.75)
     assert run.calibration.threshold is None
+    _, log_odds = decision_score(run.logits, schema, temperature=1.0)
+    assert log_odds == pytest.approx([25.0, 24.0, 23.0, 22.0], abs=1e-3)
+
+
+def test_scores_rank_although_six_digits_of_the_probabilities_add_up_the_other_way(tmp_path: Path) -> None:
+    shares = torch.tensor([[0.4999996, 0.2500002, 0.2500002], [0.4999998, 0.2500006, 0.2499996]], dtype=torch.float64)
+    outputs = Outputs(shares.log(), torch.zeros(2, 1), torch.tensor([1, 0]), torch.arange(2))
+    write_run(tmp_path, THREE, outputs, Calibration())
+    run = read_tested_run(tmp_path)
+    score, _ = decision_score(run.logits, THREE, temperature=1.0)
+    assert score[0] > score[1]
+    assert score == pytest.approx((1 - shares[:, 0]).tolist(), abs=1e-12)
 
 
 @pytest.mark.parametrize(("threshold", "called"), [(0.0, 1.0), (2.0, 0.0)])
