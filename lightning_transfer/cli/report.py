@@ -25,7 +25,7 @@ class _Parser(ArgumentParser):
 
 
 def report(recipe: Recipe, arguments: Arguments) -> int:
-    """Write ``RUN/report.html``, ``report.json`` and ``model_card.md``; of several runs, one page that compares them."""
+    """Write ``report.html``, ``report.json`` and ``model_card.md`` of a run; of several, one page to compare them."""
     parser = _Parser(prog=f"{recipe.command} report RUN [RUN ...]", add_help=False)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--data_root")

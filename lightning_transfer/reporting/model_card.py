@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know before using the model; written by the fit, completed by test and report."""
+"""The model card: what a stranger must know before using the model. The fit writes it, test and report complete it."""
 
 from __future__ import annotations
 

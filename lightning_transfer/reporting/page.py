@@ -62,8 +62,8 @@ def escape_markdown(value: object) -> str:
     """Return a text that Markdown and HTML show as it is, on one line.
 
     Example:
-        >>> escape_markdown("<b>[x](y)</b>")
-        '&lt;b&gt;\\\\[x\\\\](y)&lt;/b&gt;'
+        >>> escape_markdown("<b>@www.example</b>")
+        '&lt;b&gt;&#64;www&#46;example&lt;/b&gt;'
     """
     if hasattr(value, "__html__"):
         return str(value)  # escaped before

@@ -84,7 +84,7 @@ class RunFiles:
             what = "has no `config.yaml`: it is no run folder" if run.is_dir() else "does not exist"
             raise TransferError(f"`{run}` {what}. Give the folder that a run printed as `Run folder:`.")
         problems: list[str] = []
-        found = {name: _json(run / f"{name}.json", problems) for name in ("environment", "data", "plan", "cost")}
+        data = _json(run / "data.json", problems)
         check = _json(run / "check-data" / "check.json", problems) or _json(run / "check.json", problems)
         text = _text(config, problems)
         after: dict[str, Any] = {}
@@ -95,12 +95,15 @@ class RunFiles:
                 "predictions": tuple(_rows(test / "predictions.csv", problems)),
                 "test_environment": _json(test / "environment.json", problems),
             }
-            if not found["data"]:
-                found["data"] = _json(test / "data.json", problems)
+            data = data or _json(test / "data.json", problems)
         return cls(
             folder=run,
             command=_command(text),
             config=_yaml(text, config, problems),
+            environment=_json(run / "environment.json", problems),
+            data=data,
+            plan=_json(run / "plan.json", problems),
+            cost=_json(run / "cost.json", problems),
             fit=_json(run / "metrics.json", problems),
             check=check,
             export=_json(run / "export" / "export.json", problems),
@@ -109,7 +112,6 @@ class RunFiles:
             test=test,
             num_tests=len(tests),
             problems=tuple(problems),
-            **found,
             **after,
         )
 

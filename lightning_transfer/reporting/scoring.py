@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lightning_transfer.reporting.charts import Chart, Line, Mark, line_chart
-from lightning_transfer.reporting.numbers import BASELINES, metric_label, usable
+from lightning_transfer.reporting.numbers import BASELINES, lower_is_better, metric_label, usable
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
 from lightning_transfer.reporting.verdict import FEW_RECORDS, compare
@@ -125,10 +125,18 @@ def slices_section(scores: Scores, run: RunFiles) -> Section:
     return {
         "missing": "" if by_column else hint,
         "metrics": names[:3],
-        "columns": [{"name": name, "rows": rows} for name, rows in by_column.items()],
+        "columns": [{"name": name, "rows": [_sided(row, scores) for row in rows]} for name, rows in by_column.items()],
         "left_out": dict(run.evaluation.get("slices_left_out") or {}),
         "note": str(run.evaluation.get("slices_note") or ""),
     }
+
+
+def _sided(row: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
+    """Say on which side of the rest a slice stands out; empty where it does not."""
+    value = _value(row.get("difference"))
+    if not row.get("stands_out") or not value:
+        return {**row, "side": ""}
+    return {**row, "side": "better" if (value < 0) == lower_is_better(scores.headline) else "worse"}
 
 
 def calibration_section(scores: Scores, run: RunFiles) -> Section:
@@ -194,7 +202,6 @@ def operating_charts(scores: Scores) -> list[Chart]:
     lines = [Line("all thresholds", sorted(curve))] if curve else []
     lines += [Line("chosen", chosen, dots=True, joined=False)] if chosen else []
     lines += [Line("other fitted thresholds", others, dots=True, joined=False)] if others else []
-    ends = {"y_range": (0.0, 1.0)}
     charts = [
         line_chart(
             "What a threshold costs and finds",
@@ -202,7 +209,7 @@ def operating_charts(scores: Scores) -> list[Chart]:
             x_label=f"share of “{scores.negative_class}” rejected",
             y_label="share of others found",
             x_range=(0.0, round(end, 2)),
-            **ends,
+            y_range=(0.0, 1.0),
         )
     ]
     by_threshold = [
@@ -212,7 +219,7 @@ def operating_charts(scores: Scores) -> list[Chart]:
     marks = [] if scores.threshold is None else [Mark(scores.threshold, "chosen")]
     both = line_chart(
         "Both over the threshold", by_threshold, x_label="threshold", y_label="share", x_range=(0.0, 1.0), marks=marks,
-        **ends,
+        y_range=(0.0, 1.0),
     )  # fmt: skip
     return [chart for chart in (*charts, both) if chart is not None]
 

@@ -79,8 +79,8 @@ def plan_timeline(run: RunFiles) -> Timeline | None:
         return None
     if any(stage.get("epoch") is None for stage in stages):
         return None
-    opens = {group["name"]: None for group in groups}
-    opens[groups[-1]["name"]] = 0  # the head
+    opens: dict[str, float | None] = {group["name"]: None for group in groups}
+    opens[groups[-1]["name"]] = 0.0  # the head
     for stage in stages:
         for name in stage.get("open_groups") or ():
             if opens.get(name) is None and stage.get("reached", True):
@@ -226,9 +226,10 @@ def _is_of(name: str, group: str) -> bool:
 
 
 def _epochs(run: RunFiles) -> tuple[float, float]:
-    """Return the ends of an axis of epochs."""
-    each = steps_per_epoch(run)
-    return 0.0, ticks(0.0, max([1.0, *((row["step"] + 1) / each for row in run.curves if "step" in row)]))[-1]
+    """Return the ends of an axis of epochs: round numbers, so that the last label has room."""
+    done = [row["epoch"] + 1 for row in run.curves if "epoch" in row and any(name.startswith("val_") for name in row)]
+    done = done or [row["step"] / steps_per_epoch(run) for row in run.curves if "step" in row]
+    return 0.0, ticks(0.0, max(done, default=1.0) or 1.0)[-1]
 
 
 def _marks(run: RunFiles) -> list[Mark]:

@@ -55,12 +55,12 @@ def verdict(scores: Scores | None, forgetting: Forgetting, *, command: str = "",
 
     Example:
         >>> metrics = {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100, "num_groups": 50}}
-        >>> baselines = {"majority": {"accuracy": {"value": 0.6}}}
-        >>> differences = {"majority": {"accuracy": {"value": 0.3, "low": 0.2, "high": 0.4}}}
+        >>> baselines = {"linear_probe": {"accuracy": {"value": 0.85}}}
+        >>> differences = {"linear_probe": {"accuracy": {"value": 0.05, "low": -0.02, "high": 0.12}}}
         >>> scores = Scores("accuracy", metrics, n=100, num_groups=50, baselines=baselines, differences=differences)
         >>> print(verdict(scores, Forgetting(frozen=True)).sentences[0])
-        Better than the best baseline: accuracy 0.900 [0.800, 0.950] on 100 test records in 50 groups, majority class
-        0.600, paired difference +0.300 [+0.200, +0.400].
+        Not shown to be better than the best baseline: accuracy 0.900 [0.800, 0.950] on 100 test records in 50 groups,
+        linear probe, frozen backbone 0.850, paired difference +0.050 [-0.020, +0.120], which includes 0.
     """
     run = f"`{command} test RUN`" if command else "`test`"
     if scores is None:

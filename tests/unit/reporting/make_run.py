@@ -23,7 +23,7 @@ def item(value: float | None, low: float | None = None, high: float | None = Non
 
 
 def evaluation(classes: Sequence[str] = CLASSES, **changes: Any) -> dict[str, Any]:
-    good, *others = classes
+    good = classes[0]
     recalls = {f"recall_{name}": item(0.8, 0.6, 0.9, n=20) for name in classes}
     metrics = {
         "macro_f1": item(0.7, 0.6, 0.8),
@@ -77,7 +77,7 @@ def write(path: Path, values: Any) -> None:
 
 def make_fit(folder: Path, classes: Sequence[str] = CLASSES, kind: str = "image", **plan: Any) -> Path:
     """Write what a fit leaves."""
-    good, *others = classes
+    good = classes[0]
     config = {"data": {"root": str(folder.parent / "data")}, "trainer": {"max_epochs": 4}, "model": {"backbone": "x"}}
     folder.mkdir(parents=True)
     text = "# lightning-transfer==0.1.0\n# python -m recipes.vision fit\n" + yaml.safe_dump(config)

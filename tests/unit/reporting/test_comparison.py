@@ -47,6 +47,16 @@ def test_other_data_and_other_classes_are_a_warning(tmp_path: Path) -> None:
     assert "different classes" in found["warnings"][1]
 
 
+def test_runs_of_other_classes_have_no_difference_and_are_called_by_their_letters(tmp_path: Path) -> None:
+    others = ("a", "b")
+    runs = [
+        make_test(make_fit(tmp_path / "one")),
+        make_test(make_fit(tmp_path / "two", classes=others), classes=others),
+    ]
+    page = Page(write_comparison(runs, tmp_path / "out.html").read_text())
+    assert "No paired difference: B tells a, b apart (multiclass), and A tells good, pit, scratch" in page.text
+
+
 def test_names_and_settings_come_out_harmless(tmp_path: Path) -> None:
     nasty = '"><img src=x onerror=alert(1)>'
     runs = [make_test(make_fit(tmp_path / nasty)), make_test(make_fit(tmp_path / "two"))]
@@ -72,4 +82,6 @@ def test_callbacks_are_compared_by_class_not_by_place() -> None:
     [row] = _config_differences([config("One"), config("One", x=2)])
     assert row == {"key": "trainer.callbacks.One.init_args.x", "values": ["1", "2"]}
     keys = [row["key"] for row in _config_differences([config("One"), config("One", "Two")])]
-    assert keys == ["trainer.callbacks.Two.class_path", "trainer.callbacks.Two.init_args.x"]
+    assert keys == ["trainer.callbacks.Two.class_path"]
+    [row] = _config_differences([config("One"), {**config("One"), "seed": 3}])
+    assert row["values"] == ["not set", "3"]
