@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,15 @@ DATA = Path(os.environ.get("LT_DATA_DIR", ROOT.parent / "shared" / "data")) / "m
 
 def _rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_clock() -> Iterator[None]:
+    """Time each model a few times: the table's form is tested here, not its numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_RUNS", 2), ("_LEAST_RUNS", 1), ("_WARM_UP", 1)):
+            patch.setattr(f"lightning_transfer.export.latency.{name}", value)
+        yield
 
 
 @pytest.fixture
@@ -185,6 +194,7 @@ def test_another_false_reject_rate_is_exported(folder: Path, run: Run) -> None:
     assert facts["threshold_points"][0]["max_false_reject_rate"] == 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -33,7 +33,8 @@ def exact(images):
 
 
 def coarse(images):
-    return np.round(exact(images) / 2.5).astype(np.float32) * 2.5
+    """What rounding does, without its ties, which would be broken by the last bit."""
+    return exact(images) + 1.5 * np.sin(37.0 * exact(images))
 
 
 def test_the_loss_is_that_of_the_scores_by_sklearn(records):
