@@ -65,8 +65,8 @@ def test_the_embedded_weights_know_the_classes_of_a_held_out_seed() -> None:
     images, labels = (torch.stack(list(map(torch.as_tensor, column))) for column in zip(*source, strict=True))
     with torch.no_grad():
         preds = source_head(backbone.eval()(images)).argmax(1)
-    # 0.79 on 2,048 images when they were made; chance is 0.008.
-    assert (preds == labels).float().mean() > 0.7
+    # 0.85 on 2,048 images when they were made; chance is 0.008.
+    assert (preds == labels).float().mean() > 0.75
 
 
 def test_a_held_out_seed_shares_the_classes_and_no_image() -> None:
