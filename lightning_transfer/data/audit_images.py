@@ -81,8 +81,8 @@ def _sizes(facts: Sequence[ImageFacts]) -> Finding:
     return Finding(
         "image-sizes",
         "note",
-        f"{len(facts)} images of {len(sizes)} size{'s' * (len(sizes) > 1)}, most frequent {height} x {width} (height x width,"
-        f" {most / len(facts):.0%}); heights {heights.min()} to {heights.max()}, widths {widths.min()} to"
+        f"{len(facts)} images of {len(sizes)} size{'s' * (len(sizes) > 1)}, most frequent {height} x {width} (height x"
+        f" width, {most / len(facts):.0%}); heights {heights.min()} to {heights.max()}, widths {widths.min()} to"
         f" {widths.max()}, width by height {ratios.min():.2f} to {ratios.max():.2f}.",
         len(facts),
     )
