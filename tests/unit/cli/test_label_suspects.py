@@ -18,6 +18,7 @@ Vision = Callable[..., tuple[int, str]]
 WORDS = ["--model.backbone=embedded/formula_resnet_tiny", "--trainer.accelerator=cpu", "--data.image_size=32"]
 WORDS += ["--data.group_column=patient", "--trainer.enable_progress_bar=false"]
 TILES = ["--data.tile_size=24", "--data.tile_overlap=8", "--data.image_size=24", "--data.negative_class=good"]
+TILES += ["--data.unmasked_tiles=image_label"]
 WRONG = (6, 40)
 
 
