@@ -137,6 +137,7 @@ def test_the_text_has_scores_differences_costs_and_notes(tmp_path: Path) -> None
     write_run(tmp_path / "a", SCHEMA, outputs, FIRST)
     write_run(tmp_path / "b", SCHEMA, _better(outputs), FIRST)
     (tmp_path / "b" / "metrics.json").write_text(json.dumps({"fit_seconds": {"value": 12.5}}))
+    (tmp_path / "b" / "test" / "evaluation.json").write_text('{"latency": {"num_parameters": 1291475}}')
     found = compare_runs([tmp_path / "a", tmp_path / "b"], n_resamples=50)
     text = format_comparison(found)
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
@@ -145,6 +146,7 @@ def test_the_text_has_scores_differences_costs_and_notes(tmp_path: Path) -> None
     assert f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]" in text
     assert lines["minus a"].split() == ["minus", "a", "b"]
     assert lines["fit, s"].split()[2:] == ["n/a", "12.5"]
+    assert lines["parameters"].split()[1:] == ["n/a", "1,291,475"]
     values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert values["reference"] == "a"
     assert values["headline"] == "macro_f1"
