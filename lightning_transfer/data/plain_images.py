@@ -19,6 +19,7 @@ _THUMBNAIL = 16
 _SIDE = 128
 _CELLS = 4
 _ORIENTATIONS = 8
+_SHADES = 8
 _PERCENTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 _STEPS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
@@ -54,12 +55,12 @@ def _describe(pixels: Pixels) -> _Float:
     colours = _colours(pixels)
     grey = colours @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as Pillow
     small = _resize(grey, _SIDE)
-    histograms = [np.histogram(colours[..., place], bins=8, range=(0.0, 1.0))[0] for place in range(3)]
+    shades = np.minimum((colours * _SHADES).astype(np.int64), _SHADES - 1) + _SHADES * np.arange(3)
     parts = [
         _resize(grey, _THUMBNAIL).ravel(),
         colours.mean(axis=(0, 1)),
         colours.std(axis=(0, 1)),
-        np.concatenate(histograms) / grey.size,
+        np.bincount(shades.ravel(), minlength=3 * _SHADES) / grey.size,
         np.percentile(grey, _PERCENTILES),
         *_edges(small),
     ]
@@ -94,4 +95,4 @@ def _resize(grey: _Float, side: int) -> _Float:
 
 
 def _width() -> int:
-    return _THUMBNAIL**2 + 3 * 2 + 3 * 8 + len(_PERCENTILES) + _CELLS**2 * _ORIENTATIONS + len(_STEPS) + 3
+    return _THUMBNAIL**2 + 3 * 2 + 3 * _SHADES + len(_PERCENTILES) + _CELLS**2 * _ORIENTATIONS + len(_STEPS) + 3

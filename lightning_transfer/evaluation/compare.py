@@ -181,9 +181,13 @@ def format_comparison(comparison: RunComparison) -> str:
     took: list[tuple[str, ...]] = [("", *(run.name for run in runs))]
     for name, text in _FACTS.items():
         if any(name in run.facts for run in runs):
-            took.append((text, *(f"{run.facts[name]:,.4g}" if name in run.facts else "n/a" for run in runs)))
+            took.append((text, *(_amount(run.facts.get(name)) for run in runs)))
     lines += ["", *align(took)] if len(took) > 1 else []
     return "\n".join([*lines, *(f"Note: {note}" for note in comparison.notes)])
+
+
+def _amount(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _names(folders: Sequence[str | Path]) -> list[str]:

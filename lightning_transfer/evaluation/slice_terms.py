@@ -30,7 +30,7 @@ class SliceTerms:
         reasons: Name -> why it may be undefined.
         names: The metrics in order, the headline first.
         shares: Those that are a share of their records.
-        rank: AUROC of weights ``(B, n)`` of the records of a mask ``(N,)``, which is no function of sums.
+        ranking: Score ``(N,)`` to rank by, and who is positive ``(N,)``; None without a negative class.
         classes: Which classes each record has, ``(N, C)``.
     """
 
@@ -38,7 +38,7 @@ class SliceTerms:
     read: Callable[[_Float], dict[str, _Float]]
     about: Mapping[str, NDArray[np.bool_]]
     reasons: Mapping[str, str]
-    rank: Callable[[_Float, NDArray[np.bool_]], _Float]
+    ranking: tuple[_Float, NDArray[np.bool_]] | None
     classes: NDArray[np.bool_]
     names: tuple[str, ...]
     shares: frozenset[str]
@@ -77,10 +77,11 @@ def slice_terms(
     about: dict[str, NDArray[np.bool_]] = {}
     reasons: dict[str, str] = {}
     negative = negative_index(schema)
-    is_positive, ranks = np.zeros(len(target), dtype=bool), np.zeros(len(target))
+    ranking = None
     if negative is not None:
-        score, ranks = decision_score(logits, schema, calibration.temperature)
+        score, log_odds = decision_score(logits, schema, calibration.temperature)
         is_positive, name = target != negative, schema.classes[negative]
+        ranking = log_odds, is_positive
         reasons["auroc"] = f"without `{name}` or without anything else there is nothing to rank"
         if calibration.threshold is not None:
             called = score >= calibration.threshold
@@ -97,12 +98,9 @@ def slice_terms(
             result[metric] = _share(hits, all_of_them)
         return result
 
-    def rank(weights: _Float, mask: NDArray[np.bool_]) -> _Float:
-        return metrics.auroc(weights, ranks[mask], is_positive[mask])
-
     values = np.concatenate(columns, axis=1).astype(np.float64)
     names = (headline, "accuracy", *about)
-    return SliceTerms(values, read, about, reasons, rank, classes, names, frozenset(("accuracy", *about)))
+    return SliceTerms(values, read, about, reasons, ranking, classes, names, frozenset(("accuracy", *about)))
 
 
 def _label_terms(logits: _Float, target: NDArray[Any], schema: Schema) -> SliceTerms:
@@ -119,12 +117,9 @@ def _label_terms(logits: _Float, target: NDArray[Any], schema: Schema) -> SliceT
             "accuracy": metrics.mean_defined(_share(right, cells)),
         }
 
-    def rank(weights: _Float, mask: NDArray[np.bool_]) -> _Float:
-        return np.full(len(weights), np.nan)  # several labels have no one score to rank by
-
     reasons = {"macro_f1": "no record has a class"}
     values = np.concatenate(columns, axis=1).astype(np.float64)
-    return SliceTerms(values, read, {}, reasons, rank, present, ("macro_f1", "accuracy"), frozenset())
+    return SliceTerms(values, read, {}, reasons, None, present, ("macro_f1", "accuracy"), frozenset())
 
 
 def _share(above: _Float, below: _Float) -> _Float:

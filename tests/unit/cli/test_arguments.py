@@ -19,10 +19,29 @@ def test_places_stand_directly_behind_the_verb() -> None:
     assert (found.places, found.ckpt_path, found.debug, found.rest) == (("runs/a",), "x.ckpt", True, ())
 
 
-@pytest.mark.parametrize("words", [["fit", "--config"], ["fit", "--config", "--model.x"], ["test", "--ckpt_path"]])
+@pytest.mark.parametrize(
+    "words", [["fit", "--config"], ["fit", "--config", "--model.x"], ["test", "--ckpt_path"], ["test", "--baselines"]]
+)
 def test_an_option_without_its_file_is_named(words: list[str]) -> None:
     with pytest.raises(UsageError, match=words[1]):
         split_arguments(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--baselines", "scratch"], "[scratch]"),
+        (["--baselines=majority,scratch"], "[majority,scratch]"),
+        (["--baselines", "[majority, scratch]"], "[majority, scratch]"),
+        (["--baselines", "[]"], "[]"),
+    ],
+)
+def test_baselines_are_short_for_the_option_of_the_evaluation(words: list[str], value: str) -> None:
+    assert split_arguments(["test", "runs/a", *words, "--x", "1"]).rest == (
+        f"--evaluation.baselines={value}",
+        "--x",
+        "1",
+    )
 
 
 def _check(path: Path) -> None:

@@ -11,7 +11,7 @@ Toy = Callable[..., Any]
 
 def test_defaults_are_all_baselines_and_each_its_own_list() -> None:
     first, second = EvaluationOptions(), EvaluationOptions()
-    assert first.baselines == ["majority", "knn", "linear_probe"]
+    assert first.baselines == ["majority", "plain", "knn", "linear_probe"]
     assert first.baselines is not second.baselines
 
 
@@ -22,8 +22,10 @@ def test_an_unknown_baseline_is_refused_by_the_parser(toy: Toy, small: str) -> N
     assert "evaluation.baselines" in done.err
 
 
-@pytest.mark.parametrize(("option", "value"), [("max_false_reject_rate", 5), ("nearest_examples", -1)])
-def test_a_number_out_of_range_is_refused_before_the_fit(toy: Toy, small: str, option: str, value: int) -> None:
+@pytest.mark.parametrize(
+    ("option", "value"), [("max_false_reject_rate", 5), ("nearest_examples", -1), ("latency_batch_sizes", [0])]
+)
+def test_a_number_out_of_range_is_refused_before_the_fit(toy: Toy, small: str, option: str, value: Any) -> None:
     done = toy("fit", "--config", small, f"--evaluation.{option}", value)
     assert done.code == 2
     assert f"Error: Expected `{option}` " in done.err

@@ -221,6 +221,9 @@ def test_test_writes_metrics_predictions_and_a_table(toy: Toy, finished: Path) -
     assert metrics["accuracy"]["value"] == pytest.approx(accuracy)
     assert {"value", "low", "high", "n", "reason"} <= set(metrics["macro_f1"])
     assert metrics["macro_f1_of_majority"]["value"] == pytest.approx(1 / 3)
+    whole = json.loads((finished / "test" / "evaluation.json").read_text())
+    assert whole["metrics"]["accuracy"] == metrics["accuracy"]
+    assert whole["baselines"]["majority"]["macro_f1"] == metrics["macro_f1_of_majority"]
     assert "macro_f1" in done.out
     assert "model minus  macro_f1" in done.out
     assert "majority     +" in done.out
@@ -230,22 +233,6 @@ def test_part_of_a_split_gives_part_of_the_predictions(toy: Toy, finished: Path)
     done = toy("test", finished, "--trainer.limit_test_batches", 2, "--data.batch_size", 3)
     assert done.code == 0, done.err
     assert len(_rows(finished / "test" / "predictions.csv")) == 6
-
-
-def test_baselines_that_cannot_be_had_are_said(toy: Toy, finished: Path) -> None:
-    with pytest.warns(UserWarning, match="The only baseline is the majority class: .*toy/linear"):
-        done = toy("test", finished, "--evaluation.baselines", "[majority,knn]")
-    assert done.code == 0, done.err
-    assert "knn" not in done.out
-    done = toy("test", finished, "--evaluation.baselines", "[]")
-    assert "model minus" not in done.out
-
-
-def test_the_majority_class_needs_no_features(toy: Toy, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_transfer.cli.results.collect_features", None)
-    done = toy("test", finished, "--evaluation.baselines", "[majority]")
-    assert done.code == 0, done.err
-    assert "majority     +" in done.out
 
 
 def test_predict_writes_a_row_for_each_record(toy: Toy, finished: Path) -> None:

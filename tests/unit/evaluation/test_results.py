@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lightning_transfer.errors import TransferError
-from lightning_transfer.evaluation import ClassificationResult
+from lightning_transfer.evaluation import ClassificationResult, CurvePoint, Latency, LatencyRow, Slice, SliceTable
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, OperatingPoint
 
@@ -99,3 +99,45 @@ def test_thresholds_keep_the_intervals_of_the_calibration_split(result):
         row = flat[name]
         assert (row["value"], row["low"], row["high"], row["reason"]) == values, name
         assert (row["n"], row["num_groups"]) == (50, 20)
+
+
+def _sliced(*values: float) -> SliceTable:
+    rows = [
+        Slice("line", name, 30, 10, 2, small, {"macro_f1": Interval(value, 0.0, 1.0, 30, 10)}, Interval(0.1, 0, 1, 30))
+        for name, value, small in zip("abc", values, (True, False, False), strict=True)
+    ]
+    return SliceTable("macro_f1", tuple(rows), {"operator": "40 different values"}, "how to read it")
+
+
+def test_slices_and_latency_are_one_line_each_in_the_flat_file_and_whole_in_the_other(result):
+    row, last = LatencyRow(1, 2.5, 3.0, 400.0, 100), LatencyRow(32, 20.0, None, 1600.0, 7)
+    latency = Latency("cpu", 1, (row, last), 12.0, "weights", 5.0, 1000)
+    whole = replace(result, slices=_sliced(0.1, 0.4, 0.3), latency=latency, curve=(CurvePoint(0.5, 0.0, 1.0),))
+    more = {name: item for name, item in whole.flat().items() if name not in result.flat()}
+    assert list(more) == ["macro_f1_worst_slice", "latency_p50_ms_batch_1", "items_per_s_batch_32"]
+    # The lowest of those that are not small.
+    assert more["macro_f1_worst_slice"]["value"] == 0.3
+    assert more["macro_f1_worst_slice"]["reason"] == "`line` is `c`: the lowest of 2 slices, by chance low too"
+    assert more["latency_p50_ms_batch_1"]["value"] == 2.5
+    assert more["items_per_s_batch_32"] | {"value": 0} == {
+        **{"value": 0, "low": None, "high": None, "n": 1, "num_groups": None, "reason": "measured once on cpu"}
+    }
+    plain = json.loads(json.dumps(whole.to_dict(), allow_nan=False))
+    assert [item["value"] for item in plain["slices"]] == ["a", "b", "c"]
+    assert plain["slices_left_out"] == {"operator": "40 different values"}
+    assert plain["slices_note"] == "how to read it"
+    assert plain["curve"] == [{"threshold": 0.5, "false_reject_rate": 0.0, "recall": 1.0}]
+    assert plain["latency"]["rows"][1]["p95_ms"] is None
+
+
+def test_what_was_not_asked_for_is_empty(result):
+    plain = result.to_dict()
+    assert (plain["slices"], plain["reliability"], plain["curve"], plain["latency"]) == ([], None, [], None)
+
+
+def test_the_headline_is_macro_f1_and_of_one_score_the_auroc_where_it_is_defined(result):
+    assert result.headline == result.to_dict()["headline"] == "macro_f1"
+    binary = replace(result, task="binary")
+    assert binary.headline == "macro_f1"
+    assert replace(binary, metrics={"auroc": Interval(None, None, None, 0)}).headline == "macro_f1"
+    assert replace(binary, metrics={"auroc": Interval(0.9, 0.8, 1.0, 10)}).headline == "auroc"

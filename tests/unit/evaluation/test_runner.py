@@ -163,3 +163,12 @@ def test_labels_alone_are_what_a_run_would_give(schema, labels, expected):
 def test_labels_of_some_records_only_are_an_error():
     with pytest.raises(ValueError, match="Only 1 of 2 records have labels"):
         Outputs.from_labels([Record("1", None, "a"), Record("2", None)], Schema(task="multiclass", classes=("a", "b")))
+
+
+def test_some_records_stay_in_order_with_all_that_belongs_to_them():
+    outputs = Outputs(torch.arange(8.0).reshape(4, 2), torch.ones(4, 1), torch.arange(4), torch.tensor([1, 3, 5, 7]))
+    found = outputs.only([7, 3, 4])
+    assert found.index.tolist() == [3, 7]
+    assert found.logits.tolist() == [[2.0, 3.0], [6.0, 7.0]]
+    assert found.target.tolist() == [1, 3]
+    assert Outputs(outputs.logits, outputs.features, None, outputs.index).only([1]).target is None

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_transfer.evaluation import ClassificationResult, format_calibration, format_table
+from lightning_transfer.evaluation import (
+    ClassificationResult,
+    Slice,
+    SliceTable,
+    format_calibration,
+    format_latency,
+    format_slices,
+    format_table,
+)
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, OperatingPoint
 
@@ -113,3 +121,34 @@ def test_calibration_lists_every_point():
         "Too little data: a rate of 0.01.",
     ]
     assert format_calibration(Calibration()) == "Calibration: temperature 1, threshold none (not fitted)"
+
+
+def _slice(value: str, score: float | None, **changes) -> Slice:
+    found = Interval(score, None if score is None else score - 0.1, score, 30, 10, reason="" if score else "no record")
+    item = Slice("line", value, 30, 10, 2, False, {"macro_f1": found}, Interval(-0.2, -0.3, -0.1, 30, 10))
+    return replace(item, **changes)
+
+
+def test_the_worst_slices_of_all_columns_are_shown_and_small_ones_counted():
+    slices = (
+        _slice("tiny", 0.1, small=True),
+        _slice("x", 0.5, column="shift"),
+        _slice("b", 0.3, stands_out=True),
+        _slice("none", None),
+        _slice("c", 0.7),
+    )
+    table = SliceTable("macro_f1", slices, {"operator": "40 different values"}, "The worst looks bad by chance.")
+    assert format_slices(table, most=2).splitlines() == [
+        "Slices: the worst of 5 by macro_f1, 1 of them small and not shown",
+        "column  value   n  groups  macro_f1              minus the rest",
+        "line    b      30      10  0.300 [0.200, 0.300]  -0.200 [-0.300, -0.100]  stands out",
+        "shift   x      30      10  0.500 [0.400, 0.500]  -0.200 [-0.300, -0.100]",
+        "The worst looks bad by chance.",
+        "No slices by `operator`: 40 different values.",
+    ]
+
+
+def test_without_slices_or_latency_there_is_nothing_to_say():
+    assert format_slices(None) == format_slices(SliceTable("macro_f1")) == format_latency(None) == ""
+    left_out = SliceTable("macro_f1", (), {"operator": "40 different values"})
+    assert format_slices(left_out) == "No slices by `operator`: 40 different values."

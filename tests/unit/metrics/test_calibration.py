@@ -11,6 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from lightning_transfer.metrics import (
     brier_terms,
     calibration_error,
+    confidence_bins,
     fit_temperature,
     log_loss_terms,
     log_probabilities,
@@ -164,3 +165,9 @@ def test_calibration_error_takes_both_ends_and_no_records():
 def test_wrong_arguments(logits, target, task, match):
     with pytest.raises(ValueError, match=match):
         fit_temperature(logits, target, task)
+
+
+def test_confidence_bins_hold_their_upper_end_and_need_one():
+    assert confidence_bins(np.array([0.0, 0.2, 0.2001, 0.6, 1.0]), 5).tolist() == [0, 0, 1, 2, 4]
+    with pytest.raises(ValueError, match="got 0"):
+        confidence_bins(np.array([0.5]), 0)

@@ -31,7 +31,7 @@ class _Nothing:
 
 
 class ToyData(BaseDataModule):
-    """Make records of two classes, four to a group.
+    """Make records of two classes, four to a group, the groups from three lines in turn.
 
     Args:
         root: Only kept, as a real recipe's data would.
@@ -51,7 +51,8 @@ class ToyData(BaseDataModule):
         for place in range(self.num_records):
             label = "bad" if place % 2 else "good"
             point = points[place] + (1.5 if label == "bad" else -1.5)
-            records.append(Record(id=f"p{place}", input=point, label=label, group=f"g{place // 4}"))
+            meta = {"line": "abc"[place // 4 % 3]}
+            records.append(Record(id=f"p{place}", input=point, label=label, group=f"g{place // 4}", meta=meta))
         return records
 
     def make_preprocessing(self, card: BackboneCard) -> _Nothing:
