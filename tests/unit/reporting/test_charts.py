@@ -32,6 +32,19 @@ def test_points_lie_where_their_values_are() -> None:
     assert found.lines[0]["dots"][2][-1] == "a: 0.500 at 10.000"
 
 
+def test_labels_have_their_room_in_the_drawing() -> None:
+    found = chart((0, 0), (5, 1))
+    left, top, right, bottom = found.frame
+    # Numbers below the axis, the name of the axis below these, and numbers of seven signs at the left.
+    assert found.height - bottom >= 32 + 4
+    assert found.width - right >= 8
+    assert left >= 7 * 6
+    assert top >= 8
+    rows = timeline([("head", 0, "0.001")], 4)
+    assert rows is not None
+    assert rows.height - rows.frame[3] >= 28
+
+
 def test_what_is_not_finite_or_outside_is_left_out_and_nothing_is_no_chart() -> None:
     found = chart((0, math.nan), (1, math.inf), (2, 0.5), (3, 0.6), (40, 0.7), x_range=(0, 10))
     assert len(found.lines[0]["dots"]) == 2

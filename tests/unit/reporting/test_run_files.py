@@ -29,8 +29,9 @@ def test_what_is_missing_is_empty_and_what_is_broken_is_named(tmp_path: Path) ->
     found = RunFiles.read(run)
     assert found.plan == found.cost == found.evaluation == {}
     assert found.data["task"] == "multiclass"  # from the test, which read the same data
-    assert [text.split(" ")[0] for text in found.problems] == ["run/data.json", "run/plan.json", "test/evaluation.json"]
-    assert "holds a list" in found.problems[1]
+    named = [text.split(" ")[0] for text in found.problems]
+    assert named == ["run/data.json", "test/evaluation.json", "run/plan.json"]
+    assert "holds a list" in found.problems[2]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
