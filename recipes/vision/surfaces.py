@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 DEFECTS: tuple[str, ...] = ("scratch", "pit", "stain", "crack")
 _DEFECT_SHARE = 0.4
 _MARKER = "surfaces.json"
-_FORMAT = 2  # of the drawings: raise it when the same parameters give other pictures
+_FORMAT = 3  # of the set: raise it when the same parameters give other pictures or columns
 
 
 class _Lot(NamedTuple):
@@ -182,12 +182,13 @@ def _labels(rng: np.random.Generator, first: int, count: int) -> list[str]:
 
 
 def write_surfaces(root: Path, *, seed: int = 0, num_lots: int = 40, images_per_lot: int = 12, size: int = 64) -> Path:
-    """Write pictures of metal surfaces in class folders, with a ``manifest.csv`` of ``path,label,group``.
+    """Write pictures of metal surfaces in class folders, with a ``manifest.csv`` of ``path,label,group,surface``.
 
     Three images in five are ``good``; the others show a ``scratch``, a ``pit``, a ``stain`` or a ``crack``. The group
     is the lot: its images share texture, direction, contrast and light, so a split must not cut through it, and
-    neither brightness nor contrast tells a defect. The folder appears whole or not at all. One that is already there
-    is kept when it was written with the same arguments.
+    neither brightness nor contrast tells a defect. ``surface`` is how its sheets were made: brushed, rolled or cast.
+    The folder appears whole or not at all. One that is already there is kept when it was written with the same
+    arguments.
 
     Args:
         root: Folder to write; its parents are made.
@@ -249,9 +250,9 @@ def _write(folder: Path, wanted: dict[str, int]) -> None:
             pixels = _draw(np.random.default_rng((wanted["seed"], number, index + 1)), lot, label, wanted["size"])
             path = f"{label}/{group}_{index:02d}.png"
             Image.fromarray(pixels).save(folder / path)
-            rows.append((path, label, group))
+            rows.append((path, label, group, lot.kind))
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("path", "label", "group"), *rows])
+        csv.writer(file, lineterminator="\n").writerows([("path", "label", "group", "surface"), *rows])
     (folder / _MARKER).write_text(json.dumps({**wanted, "images": len(rows)}) + "\n", encoding="utf-8")
 
 

@@ -36,7 +36,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_default_set_is_whole_and_readable(written: Path) -> None:
     rows = _rows(written)
-    assert list(rows[0]) == ["path", "label", "group"]
+    assert list(rows[0]) == ["path", "label", "group", "surface"]
+    # A lot is of one kind, and there are lots of each.
+    assert len({(row["group"], row["surface"]) for row in rows}) == len({row["group"] for row in rows})
+    assert {row["surface"] for row in rows} == {"brushed", "rolled", "cast"}
     assert len(rows) == len({row["path"] for row in rows}) == 480
     assert {str(path.relative_to(written)) for path in written.rglob("*.png")} == {row["path"] for row in rows}
     for row in rows:
