@@ -54,6 +54,13 @@ def test_all_records_of_two_near_texts_count() -> None:
     assert found["near-duplicate-labels"].count == 5
 
 
+def test_what_minhash_takes_for_alike_is_compared_exactly() -> None:
+    words = "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima".split()
+    # Any two differ in four words of twelve: candidates, with a similarity of 0.6 to 0.7.
+    texts = [" ".join("zulu" if place // 2 == i else word for place, word in enumerate(words)) for i in range(6)]
+    assert set(_find(_records(*(("train", "a", text) for text in texts)))) == {"text-lengths"}
+
+
 def test_lengths_and_empty_texts() -> None:
     found = _find(_records(("train", "a", "one two three"), ("train", "a", "  \n"), ("test", "a", "one")))
     assert "3 texts of 0 to 3 words (median 1" in found["text-lengths"].message
