@@ -35,7 +35,8 @@ def more_metrics(cli: TransferCLI, outputs: Outputs, records: Sequence[Record]) 
 def write_maps(cli: TransferCLI, records: Sequence[Record]) -> None:
     """Write a heat map of each image into ``maps/`` of the verb's folder, where the config asks for it.
 
-    Colours reach from no distance to twice the typical score of a good training image, the same for all images.
+    Colours reach from about the typical score of a good training image to one and a half times it, the same for all
+    images; below, a picture stays as it is.
     """
     module = cli.model
     if not cli.config_init["evaluation"].save_maps:
@@ -45,14 +46,16 @@ def write_maps(cli: TransferCLI, records: Sequence[Record]) -> None:
         return
     from lightning_transfer.data import read_image
 
-    top = 2.0 * float(module.bank.location.exp())
+    typical = float(module.bank.location.exp())
+    # Smoothing takes a twentieth off the highest place of a map.
+    limits = (0.95 * typical, 1.5 * typical)
     folder = cli.output / "maps"
     with progress("Heat maps", len(module.grids), _bar(cli)) as bar:
         for place, grid in sorted(module.grids.items()):
             source = records[place].input
             height, width = read_image(source).shape[:2]
             distances = image_map(grid, (height, width), module.schema.preprocessing, module.smoothing)
-            write_heat_map(folder / _file_name(place, records[place].id), source, distances, top)
+            write_heat_map(folder / _file_name(place, records[place].id), source, distances, limits)
             bar.update(1)
     print(f"Heat maps: {folder}")
 

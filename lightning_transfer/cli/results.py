@@ -13,6 +13,7 @@ from lightning_transfer.cli.baselines import add_scratch, plain_rows, shows_bar
 from lightning_transfer.cli.evaluated import evaluate
 from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
 from lightning_transfer.cli.normal_only import write_maps
+from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.evaluation import (
     EXAMPLES_KEY,
@@ -113,6 +114,7 @@ def finish_test(cli: TransferCLI) -> None:
     result = evaluate(cli, outputs, records, rows)
     result.write_json(cli.output / "metrics.json")
     write_json(cli.output / "evaluation.json", result.to_dict())
+    log_scores(cli.trainer.loggers, result.flat(), "test")
     print(format_table(result))
     for text in filter(None, (format_slices(result.slices), format_latency(result.latency))):
         print(f"\n{text}")

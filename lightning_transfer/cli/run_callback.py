@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_transfer.cli.run_folder import environment
+from lightning_transfer.cli.tracking import log_config, write_run_ids
 from lightning_transfer.data import BaseDataModule
 from lightning_transfer.files import write_json, write_text
 
@@ -46,6 +48,9 @@ class RunFolderCallback(Callback):
             return
         write_text(self.folder / "config.yaml", self.config)
         write_json(self.folder / "environment.json", environment(self.command, _device(trainer)))
+        if stage == "fit" and not self.only_plan:
+            log_config(trainer.loggers, yaml.safe_load(self.config), self.folder)
+            write_run_ids(trainer.loggers, self.folder)
         datamodule = getattr(trainer, "datamodule", None)
         schema = getattr(datamodule, "schema", None)
         if schema is not None:

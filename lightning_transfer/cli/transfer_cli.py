@@ -29,6 +29,7 @@ from lightning_transfer.cli.run_callback import RunFolderCallback
 from lightning_transfer.cli.run_checkpoint import RunCheckpoint
 from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_folder, remove_empty
 from lightning_transfer.cli.sources import Source
+from lightning_transfer.cli.tracking import continue_runs
 from lightning_transfer.cli.verbs import VERBS
 from lightning_transfer.types import Calibration, Schema
 
@@ -109,6 +110,8 @@ class TransferCLI(LightningCLI):
         """Keep the config as the user means it; with a checkpoint, build the network without pretrained weights."""
         self.config["ckpt_path"] = None
         self.resolved = self.config.clone()
+        if self.arguments.verb != "fit" and self.source.run is not None:
+            continue_runs(self.config["trainer"].logger, self.source.run)
         self.calibration = self._find_calibration()
         if self.config["model"].pop("head", self.head) != self.head:
             raise UsageError("Write the head as `--model.head NAME`, or below `model:` in a config of its own level.")
@@ -190,6 +193,8 @@ class TransferCLI(LightningCLI):
         kwargs["default_root_dir"] = self.output
         if given["logger"] is None or given["logger"] is True:
             kwargs["logger"] = self._loggers() if self.arguments.verb == "fit" else False
+        elif given["logger"] is not False and self.arguments.verb == "fit":
+            kwargs["logger"] = self._with_curves(given["logger"])
         if self.arguments.verb in _ONE_DEVICE:
             kwargs.update(self._one_device(given))
         try:
@@ -245,6 +250,13 @@ class TransferCLI(LightningCLI):
             loggers.append(TensorBoardLogger(self.output / "logs", name="tensorboard", version=""))
         except ModuleNotFoundError:
             rank_zero_info("TensorBoard is not installed: metrics are logged as CSV only.")
+        return loggers
+
+    def _with_curves(self, given: Logger | list[Logger]) -> list[Logger]:
+        """Return the config's own loggers, and the file that the report draws its curves from."""
+        loggers = list(given) if isinstance(given, list) else [given]
+        if not any(isinstance(item, CSVLogger) for item in loggers):
+            loggers.append(CSVLogger(self.output / "logs", name="csv", version=""))
         return loggers
 
     def _one_device(self, given: Namespace) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from lightning_transfer.types import Record
 
 __all__ = ["image_map", "known_mask", "write_heat_map"]
 
-# Dark to bright through purple, red and yellow, rising in lightness, so that it reads in grey too.
-_COLOURS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], dtype=np.float64)
+# Purple to bright through red and yellow, rising in lightness, so that it reads in grey too.
+_COLOURS = np.array([[87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], dtype=np.float64)
 # Longer pictures are written smaller: a heat map has no detail to lose.
 _LONGEST = 1024
 
@@ -67,22 +67,35 @@ def known_mask(record: Record, negative_class: str) -> NDArray[np.bool_] | None:
     return mask if mask.any() or record.label == negative_class else None
 
 
-def write_heat_map(path: str | Path, image: Any, distances: NDArray[np.float32], top: float) -> Path:  # noqa: ANN401
-    """Write a picture with its anomaly map laid over it, as PNG.
+def write_heat_map(
+    path: str | Path,
+    image: Any,  # noqa: ANN401
+    distances: NDArray[np.float32],
+    limits: tuple[float, float],
+) -> Path:
+    """Write a picture, with colours laid over it where its anomaly map is high, as PNG.
 
     Args:
         path: The file; it appears whole or not at all.
         image: Path, PIL image or array.
         distances: Map at the image's size, ``(H, W)``.
-        top: Distance that gets the brightest colour. The same for all images of a run, so that they compare.
+        limits: Distance up to which the picture stays as it is, and that of the brightest colour. The same for all
+            images of a run, so that they compare.
+
+    Raises:
+        ValueError: If the limits do not rise.
     """
     from PIL import Image
 
+    low, high = limits
+    if not low < high:
+        raise ValueError(f"Expected rising `limits`, got {low} and {high}. 1 and 1.5 times a good score are usual.")
     grey = _grey(read_image(image))
-    share = np.clip(distances / top if top > 0 else np.zeros_like(distances), 0.0, 1.0)[..., None]
-    places = share[..., 0] * (len(_COLOURS) - 1)
+    share = np.clip((distances - low) / (high - low), 0.0, 1.0)
+    places = share * (len(_COLOURS) - 1)
     colour = np.stack([np.interp(places, range(len(_COLOURS)), channel) for channel in _COLOURS.T], axis=2)
-    cover = 0.2 + 0.6 * share
+    # Covers quickly, so that the first colours are seen, and never wholly, so that the part is.
+    cover = np.minimum(4 * share, 0.6)[..., None]
     picture = Image.fromarray(np.rint((1 - cover) * grey[..., None] + cover * colour).astype(np.uint8))
     picture.thumbnail((_LONGEST, _LONGEST))
     with atomic(path) as part:

@@ -50,12 +50,19 @@ def test_what_is_known_of_a_defect(tmp_path: Path) -> None:
 def test_a_heat_map_is_bright_where_the_distance_is(tmp_path: Path) -> None:
     distances = np.zeros((30, 50), dtype=np.float32)
     distances[5:10, 40:45] = 3.0
-    path = write_heat_map(tmp_path / "maps" / "a.png", np.full((30, 50), 128, dtype=np.uint8), distances, top=3.0)
+    distances[20:25, 10:15] = 1.5
+    part = np.full((30, 50), 128, dtype=np.uint8)
+    path = write_heat_map(tmp_path / "maps" / "a.png", part, distances, (1.0, 3.0))
     with Image.open(path) as opened:
         pixels = np.asarray(opened).astype(float)
     assert pixels.shape == (30, 50, 3)
-    assert pixels[7, 42].sum() > pixels[20, 20].sum() + 200
+    assert pixels[15, 20].tolist() == [128, 128, 128]  # below the lower limit the part is seen as it is
+    assert pixels[7, 42].sum() > pixels[22, 12].sum() + 200
     assert pixels[7, 42, 0] > pixels[7, 42, 2] + 50  # yellow, not grey
-    wide = write_heat_map(tmp_path / "b.png", np.zeros((10, 3000), dtype=np.uint16), np.zeros((10, 3000)), top=0.0)
+    assert pixels[22, 12, 0] > pixels[22, 12, 1] + 50  # reddish
+    wide = write_heat_map(tmp_path / "b.png", np.zeros((10, 3000), dtype=np.uint16), np.zeros((10, 3000)), (0.0, 1.0))
     with Image.open(wide) as opened:
         assert max(opened.size) == 1024
+    with pytest.raises(ValueError, match=r"rising `limits`, got 2.0 and 2.0"):
+        write_heat_map(tmp_path / "c.png", part, distances, (2.0, 2.0))
+    assert not (tmp_path / "c.png").exists()
