@@ -49,10 +49,10 @@ def test_help_lists_the_verbs_that_exist(toy: Toy) -> None:
     done = toy("--help")
     assert done.code == 0
     assert done.out == toy().out
-    for verb in ("fit", "validate", "test", "predict", "plan", "configs", "copy"):
+    for verb in ("fit", "validate", "test", "predict", "plan", "report", "configs", "copy"):
         assert f"\n  {verb} " in done.out
     assert "Tell two clouds of points apart." in done.out
-    assert "report" not in done.out
+    assert "rank" not in done.out
 
 
 @pytest.mark.parametrize("verb", ["fit", "predict", "copy"])
@@ -69,7 +69,7 @@ def test_each_verb_has_a_help_of_its_own(toy: Toy, verb: str) -> None:
     ("words", "message"),
     [
         (["fti"], "No verb `fti`. Did you mean `fit`? Verbs: fit, validate"),
-        (["report"], "No verb `report`"),
+        (["rank"], "No verb `rank`"),
         (["--config", "x.yaml", "fit"], "Expected a verb first, got `--config`"),
         (["fit", "small"], "`fit` does not take `small`"),
         (["test", "a", "b"], "got 2: a, b"),
