@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ import torch
 
 import lightning_transfer
 from lightning_transfer.cli import main
-from lightning_transfer.data import Tiling
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
+from lightning_transfer.types import Prediction
 from recipes.vision.cli import RECIPE
 from tests.recipes.vision.conftest import run_folder, small_fit
 from tests.unit.export.test_predict_onnx import alone
@@ -41,17 +41,42 @@ def _short_clock() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def sharp(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fitted run, whose two epochs leave all classes about alike, with a head that tells them apart."""
+    run = Path(shutil.copytree(fitted, tmp_path_factory.mktemp("sharp") / "run"))
+    checkpoint = torch.load(run / "model.ckpt", weights_only=True)
+    checkpoint["state_dict"]["head.1.weight"] *= 10_000.0
+    torch.save(checkpoint, run / "model.ckpt")
+    return run
+
+
 @pytest.fixture
-def folder(fitted: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(fitted, tmp_path / "run"))
+def folder(sharp: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sharp, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")
-def written(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(sharp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its export in every form, made once."""
-    run = Path(shutil.copytree(fitted, tmp_path_factory.mktemp("written") / "run"))
+    run = Path(shutil.copytree(sharp, tmp_path_factory.mktemp("written") / "run"))
     assert main(RECIPE, ["export", str(run), "--format", "both", "--int8"]) == 0
     return run
+
+
+def same_decisions(found: list[dict[str, str]], expected: Sequence[Prediction], apart: float = 1e-5) -> None:
+    """Compare decisions and scores; a score that lies on the threshold to the last digits may fall on either side.
+
+    A fit whose best-scored calibration record is a good part puts the threshold one step of float64 above its score.
+    """
+    near = 0
+    for row, wanted in zip(found, expected, strict=True):
+        assert float(row["score"]) == pytest.approx(wanted.score, abs=apart)
+        if abs(wanted.score - float(row["threshold"])) < 1e-7:
+            near += 1
+            continue
+        assert row["decision"] == wanted.decision, row["path"]
+    assert near <= 1
 
 
 def test_everything_is_written_and_nothing_else(written: Path) -> None:
@@ -87,20 +112,14 @@ def test_the_float_model_is_the_same_with_and_without_8_bits(written: Path, fold
         assert text in printed, text
 
 
-def test_in_a_process_without_torch_the_decisions_are_those_of_the_verb_predict(
-    written: Path, drawn: Path, run: Run
-) -> None:
-    found = {Path(row["path"]): row for row in _rows(alone(written / "export" / "predict_onnx.py", drawn))}
-    code, printed = run("predict", str(written), f"--data.root={drawn}", "--data.manifest=null")
-    assert code == 0, printed
-    [table] = written.glob("predict*/predictions.csv")
-    expected = _rows(table.read_text())
-    assert len(expected) == len(found) == 192
-    assert len({row["decision"] for row in expected}) > 1
-    for row in expected:
-        other = found[Path(row["path"])]
-        assert (other["decision"], other["threshold"]) == (row["decision"], row["threshold"]), row["path"]
-        assert float(other["score"]) == pytest.approx(float(row["score"]), abs=1e-5)
+def test_in_a_process_without_torch_the_decisions_are_those_of_the_checkpoint(written: Path, drawn: Path) -> None:
+    pictures = sorted(drawn.rglob("*.png"))
+    expected = lightning_transfer.load(written).predict(pictures)
+    assert len(expected) == 192
+    assert len({row.decision for row in expected}) > 1
+    found = _rows(alone(written / "export" / "predict_onnx.py", drawn))
+    assert [Path(row["path"]) for row in found] == pictures
+    same_decisions(found, expected, apart=1e-4)
 
 
 def test_a_second_export_stands_beside_the_first(folder: Path, run: Run) -> None:
@@ -133,9 +152,12 @@ def test_a_source_head_stays_at_home(fitted: Path, drawn: Path, tmp_path: Path, 
 # What is refused leaves nothing behind.
 
 
-@pytest.mark.parametrize("fault", ["network", "script", "facts"])
+@pytest.mark.parametrize(
+    ("fault", "form", "name"),
+    [("network", "both", "model.onnx"), ("script", "pt2", "model.pt2"), ("facts", "pt2", "model.pt2")],
+)
 def test_a_model_that_says_something_else_is_not_kept(
-    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, fault: str
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, fault: str, form: str, name: str
 ) -> None:
     if fault == "network":  # the graph differs
         from lightning_transfer.export.network import _Classifier
@@ -150,9 +172,9 @@ def test_a_model_that_says_something_else_is_not_kept(
 
         facts = verb.forms.exported_facts
         monkeypatch.setattr(verb.forms, "exported_facts", lambda *given: {**facts(*given), "temperature": 9.0})
-    code, printed = run("export", str(folder), "--format", "both", "--n_samples", "40")
+    code, printed = run("export", str(folder), "--format", form, "--n_samples", "40")
     assert code == 1
-    assert "Error: `model.onnx` does not say what the checkpoint says on 40 samples, so it was not kept" in printed
+    assert f"Error: `{name}` does not say what the checkpoint says on 40 samples, so it was not kept" in printed
     assert not (folder / "export").exists()
     assert not list(folder.rglob("*.onnx"))
     assert not list(folder.rglob("*.pt2"))
@@ -165,7 +187,7 @@ def test_a_failure_half_way_leaves_nothing(folder: Path, run: Run, monkeypatch: 
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr(verb.forms, "measure_latency", broken)
-    code, printed = run("export", str(folder), "--n_samples", "4")
+    code, printed = run("export", str(folder), "--format", "pt2", "--n_samples", "4")
     assert code == 1
     assert "RuntimeError: the disk is full" in printed
     assert not (folder / "export").exists()
@@ -187,7 +209,8 @@ def test_without_the_data_other_files_can_be_given(fitted: Path, drawn: Path, tm
 
 
 def test_another_false_reject_rate_is_exported(folder: Path, run: Run) -> None:
-    code, printed = run("export", str(folder), "--evaluation.max_false_reject_rate", "0.01", "--n_samples", "10")
+    words = ["--evaluation.max_false_reject_rate", "0.01", "--n_samples", "10", "--format", "pt2"]
+    code, printed = run("export", str(folder), *words)
     assert code == 0, printed
     facts = json.loads((folder / "export" / "export.json").read_text())["facts"]
     assert facts["threshold"] == lightning_transfer.load(folder, max_false_reject_rate=0.01).calibration.threshold
@@ -198,7 +221,7 @@ def test_another_false_reject_rate_is_exported(folder: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        [f"--data.tile_size={16}", f"--data.tile_overlap={Tiling((16, 16), 4).overlap}", "--data.tile_top_k=2"],
+        ["--data.tile_size=16", "--data.tile_overlap=4", "--data.tile_top_k=2", "--data.unmasked_tiles=image_label"],
         ["--model.head=normal_only", "--model.coreset_share=0.05"],
     ],
     ids=["tiles", "normal_only"],
@@ -206,8 +229,8 @@ def test_another_false_reject_rate_is_exported(folder: Path, run: Run) -> None:
 def test_tiles_and_memories_of_patches_are_exported_too(
     drawn: Path, tmp_path: Path, run: Run, options: list[str]
 ) -> None:
-    words = [word for word in small_fit(drawn) if "normal_only" not in " ".join(options) or "head_norm" not in word]
-    code, printed = run(*words, "--trainer.max_epochs=1", *options)
+    words = [word for word in small_fit(drawn) if "normal_only" not in options[0] or "head_norm" not in word]
+    code, printed = run(*words, "--trainer.max_epochs=1", "--data.image_size=64", *options)
     assert code == 0, printed
     made = run_folder(printed)
     code, printed = run("export", str(made), "--int8", "--n_samples", "40")
@@ -215,9 +238,7 @@ def test_tiles_and_memories_of_patches_are_exported_too(
     pictures = sorted(drawn.glob("*/*.png"))[::9]
     found = _rows(alone(made / "export" / "predict_onnx.py", *pictures))
     expected = lightning_transfer.load(made).predict(pictures)
-    assert [row["decision"] for row in found] == [row.decision for row in expected]
-    for row, wanted in zip(found, expected, strict=True):
-        assert float(row["score"]) == pytest.approx(wanted.score, abs=1e-4)
+    same_decisions(found, expected, apart=1e-4)
 
 
 # An environment in which torch is not installed.
@@ -251,7 +272,7 @@ def test_where_torch_is_not_installed_the_decisions_are_the_same(written: Path, 
         assert [Path(row["path"]) for row in rows] == pictures
         if name == "model.onnx":
             expected = lightning_transfer.load(written).predict(pictures)
-            assert [row["decision"] for row in rows] == [row.decision for row in expected]
+            same_decisions(rows, expected, apart=1e-4)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The verb's words and errors on the toy; what it writes is tested on images in `tests/recipes/vision/test_export.py`."""
+"""The verb's words and errors on the toy; what it writes is tested in `tests/recipes/vision/test_export.py`."""
 
 import sys
 from collections.abc import Callable

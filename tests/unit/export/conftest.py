@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from torch.export import ExportedProgram
 
-from tests.unit.export.export_toys import CALIBRATION, SIZE, classifier, save, write_pictures
-
 from lightning_transfer.export import exported_facts, exported_network, trace, write_onnx
 from lightning_transfer.modules import ClassificationModule
+from tests.unit.export.export_toys import CALIBRATION, SIZE, classifier, save, write_pictures
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from tests.unit.export.export_toys import CALIBRATION, CLASSES, classifier, schema, spec
 
 from lightning_transfer.export import ExportError
 from lightning_transfer.export.facts import exported_facts, to_properties
 from lightning_transfer.types import BackboneCard, Calibration, OperatingPoint
+from tests.unit.export.export_toys import CALIBRATION, CLASSES, classifier, schema, spec
 
 CARD = BackboneCard("timm/resnet18", "timm/resnet18", licence="apache-2.0", pretraining="drawings")
 

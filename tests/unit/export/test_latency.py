@@ -3,10 +3,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from tests.unit.export.export_toys import SIZE
 
 from lightning_transfer.export import latency
 from lightning_transfer.export.latency import measure_latency, timed_run
+from tests.unit.export.export_toys import SIZE
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, *SIZE)).astype(np.float32)
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.unit.export.export_toys import SIZE, classifier, normal_only
 
 from lightning_transfer.export import ExportError
 from lightning_transfer.export.network import exported_network, quantised_operations
 from lightning_transfer.modules import NormalOnlyModule, TransferModule
+from tests.unit.export.export_toys import SIZE, classifier, normal_only
 
 
 def test_the_network_says_what_the_module_says():

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.unit.export.export_toys import CALIBRATION, CLASSES, POINTS, schema
 
 from lightning_transfer.evaluation import predictions
 from lightning_transfer.export import exported_facts
 from lightning_transfer.export.parity import TOLERANCE, ParityError, Reference, check_parity, compare, exported_logits
 from lightning_transfer.types import BackboneCard, Calibration
+from tests.unit.export.export_toys import CALIBRATION, CLASSES, POINTS, schema
 
 CARD = BackboneCard("toy", "toy")
 LOGITS = torch.tensor([[3.0, 0.0, 1.0], [0.0, 8.0, -1.0], [0.0, 0.0, 5.0]])
@@ -76,7 +76,7 @@ def test_nan_is_refused():
     said, facts = reference()
     broken = LOGITS.numpy().copy()
     broken[1, 1] = np.nan
-    with pytest.raises(ParityError, match="logits differ by up to nan.*probabilities .* nan.*1 decisions differ: b"):
+    with pytest.raises(ParityError, match=r"logits differ by up to nan.*probabilities .* nan.*1 decisions differ: b"):
         check_parity("model.onnx", compare(said, broken, facts))
     said, facts = reference(torch.from_numpy(broken))
     with pytest.raises(ParityError, match="own logits of 1 samples are not finite, first of `b`"):

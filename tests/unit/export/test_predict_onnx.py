@@ -247,9 +247,8 @@ def test_a_bad_file_keeps_its_row_and_the_exit_code_says_so(exported, tmp_path, 
 def test_no_cell_is_a_formula_and_no_name_breaks_a_row(exported, tmp_path, monkeypatch):
     model = onnx.load(exported.onnx)
     names = ["=cmd|' /C calc'!A0", "free", " @pit"]
-    onnx.helper.set_model_props(
-        model, {item.key: item.value for item in model.metadata_props} | {"lightning_transfer.classes": json.dumps(names)}
-    )  # fmt: skip
+    properties = {item.key: item.value for item in model.metadata_props}
+    onnx.helper.set_model_props(model, properties | {"lightning_transfer.classes": json.dumps(names)})
     onnx.save(model, tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
     for name in ("=1+1.png", "-2.png", 'a,b\r\n"c.png', "\ud800.png".encode("utf-8", "surrogatepass").decode("latin1")):

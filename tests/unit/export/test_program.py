@@ -5,13 +5,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tests.unit.export.export_toys import SIZE, normal_only
 from torch import nn
 
 import lightning_transfer
 from lightning_transfer.export import ExportError, exported_network
 from lightning_transfer.export.facts import to_properties
 from lightning_transfer.export.program import OPSET, read_program, trace, write_onnx, write_program
+from tests.unit.export.export_toys import SIZE, normal_only
 
 IMAGES = torch.randn(40, 3, *SIZE, generator=torch.Generator().manual_seed(3))
 
@@ -82,7 +82,7 @@ def test_a_global_maximum_is_written_though_onnx_has_none(tmp_path, exported):
 
 
 def test_what_onnx_has_no_operation_for_is_an_error_in_one_line(tmp_path, exported):
-    with pytest.raises(ExportError, match="cannot write the network: .*adaptive_max_pool2d") as caught:
+    with pytest.raises(ExportError, match=r"cannot write the network: .*adaptive_max_pool2d") as caught:
         write_onnx(trace(Pooled((5, 3)).eval(), (3, *SIZE)), tmp_path / "model.onnx", exported.facts)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
