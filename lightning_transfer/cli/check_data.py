@@ -20,7 +20,8 @@ from lightning_transfer.cli.trainer_verbs import start
 from lightning_transfer.data import BaseDataModule, audit_data, count_records
 from lightning_transfer.errors import DataError
 from lightning_transfer.files import write_json
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.label_suspects import SuspectReport

@@ -24,7 +24,8 @@ from lightning_transfer.evaluation import (
     recommend,
     write_suspects,
 )
-from lightning_transfer.types import Finding, Record, Schema, Split
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record, Schema, Split
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI

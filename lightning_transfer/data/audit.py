@@ -14,7 +14,8 @@ from lightning_transfer.data.schema import ORIGINAL_LABEL, as_read
 from lightning_transfer.data.split_problems import MAX_EXAMPLES, find_split_problems
 from lightning_transfer.data.tables import Skipped
 from lightning_transfer.errors import DataError, listing
-from lightning_transfer.types import SPLITS, BackboneCard, Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import SPLITS, BackboneCard, Record
 
 if TYPE_CHECKING:
     from lightning_transfer.data.datamodule import BaseDataModule

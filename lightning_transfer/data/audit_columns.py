@@ -11,7 +11,8 @@ import numpy as np
 
 from lightning_transfer.data.split_problems import MAX_EXAMPLES
 from lightning_transfer.errors import listing
-from lightning_transfer.types import SPLITS, Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import SPLITS, Record
 
 __all__ = ["group_column_findings", "parse_times", "time_findings"]
 

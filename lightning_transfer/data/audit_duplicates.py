@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_transfer.data.split_problems import MAX_EXAMPLES
-from lightning_transfer.types import SPLITS, Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import SPLITS, Record
 
 __all__ = ["MAX_TEST_COPIES", "NearDuplicates", "duplicate_findings"]
 

@@ -14,7 +14,8 @@ from lightning_transfer.data.image_neighbours import find_similar
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.split_problems import MAX_EXAMPLES
 from lightning_transfer.errors import listing
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 __all__ = ["image_findings"]
 

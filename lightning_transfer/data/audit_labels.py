@@ -10,7 +10,8 @@ from itertools import combinations
 
 from lightning_transfer.data.split_problems import MAX_EXAMPLES
 from lightning_transfer.errors import listing
-from lightning_transfer.types import SPLITS, Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import SPLITS, Record
 
 __all__ = ["FEW_RECORDS", "MAX_IMBALANCE", "count_classes", "label_findings"]
 

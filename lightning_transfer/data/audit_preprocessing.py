@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from lightning_transfer.types import BackboneCard, Finding
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import BackboneCard
 
 __all__ = ["preprocessing_findings"]
 

@@ -11,7 +11,8 @@ import numpy as np
 from lightning_transfer.data.audit_duplicates import NearDuplicates, duplicate_findings
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.split_problems import MAX_EXAMPLES
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 __all__ = ["MIN_JACCARD", "normalise_text", "text_findings"]
 

@@ -40,7 +40,8 @@ from lightning_transfer.data.schema import (
 )
 from lightning_transfer.data.splits import assign_splits, check_splits, needed_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
-from lightning_transfer.types import BackboneCard, Batch, Finding, Record, Schema, Split, Task
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split, Task
 
 __all__ = ["BaseDataModule", "Preprocessing"]
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_transfer.errors import closest, listing
-from lightning_transfer.types import SPLITS, Finding, Record, Split
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import SPLITS, Record, Split
 
 __all__ = ["MAX_EXAMPLES", "find_split_problems", "group_key"]
 

@@ -16,7 +16,8 @@ from lightning_transfer.data import write_table
 from lightning_transfer.errors import listing
 from lightning_transfer.evaluation.suspects import Suspect, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import align
-from lightning_transfer.types import Finding, Record, Schema
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record, Schema
 
 __all__ = ["SUSPECT_COLUMNS", "LabelCheck", "check_labels", "format_suspects", "label_indices", "write_suspects"]
 

@@ -41,7 +41,8 @@ from lightning_transfer.data import (
     records_from_folder,
 )
 from lightning_transfer.errors import DataError, listing
-from lightning_transfer.types import BackboneCard, Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import BackboneCard, Record
 from recipes.vision.surfaces import write_surfaces
 
 __all__ = ["SurfaceOptions", "VisionDataModule"]

@@ -10,7 +10,8 @@ from PIL import Image
 
 from lightning_transfer.cli import main
 from lightning_transfer.cli.check_data import exit_code, format_findings, write_check
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 from recipes.vision.cli import RECIPE
 
 Toy = Callable[..., Any]

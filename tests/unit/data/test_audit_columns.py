@@ -8,7 +8,8 @@ import pytest
 
 from lightning_transfer.data.audit_columns import group_column_findings, parse_times, time_findings
 from lightning_transfer.data.splits import assign_splits
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 
 def _column(name: str, values: list[object], splits: list[str], group: str | None = None) -> list[Record]:

@@ -1,7 +1,8 @@
 import numpy as np
 
 from lightning_transfer.data.audit_duplicates import NearDuplicates, duplicate_findings
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 
 def _records(*rows: tuple[str, str]) -> list[Record]:

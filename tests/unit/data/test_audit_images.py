@@ -6,7 +6,8 @@ from PIL import Image
 
 from lightning_transfer.data.audit_images import image_findings
 from lightning_transfer.data.image_facts import inspect_image
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 RNG = np.random.default_rng(0)
 

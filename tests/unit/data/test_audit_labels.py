@@ -1,7 +1,8 @@
 import pytest
 
 from lightning_transfer.data.audit_labels import count_classes, label_findings
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 
 def _records(**counts: dict[str, int]) -> list[Record]:

@@ -4,7 +4,8 @@ import pytest
 
 from lightning_transfer.data.audit_preprocessing import preprocessing_findings
 from lightning_transfer.data.images import ImagePreprocessing
-from lightning_transfer.types import BackboneCard, Finding
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import BackboneCard
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CARD = BackboneCard("timm/x", "timm/x", input_size=(3, 224, 224), mean=MEAN, std=STD, interpolation="bicubic")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lightning_transfer.data.audit_texts import normalise_text, text_findings
-from lightning_transfer.types import Finding, Record
+from lightning_transfer.findings import Finding
+from lightning_transfer.types import Record
 
 pytest.importorskip("datasketch")
 BANKING = Path(os.environ.get("LT_DATA_DIR", "../shared/data")) / "banking77"
