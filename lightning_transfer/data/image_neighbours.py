@@ -77,7 +77,7 @@ def find_similar(
         Positions of the first and of the second ``i < j``, and the correlation in ``[0.95, 1]``.
     """
     hashes, units = hash_thumbnails(thumbnails)
-    empty = ~units.any(axis=1)
+    empty: npt.NDArray[np.bool_] = np.asarray(~units.any(axis=1))
     for band in range(_BANDS):
         keys = _band(hashes, band)
         order = np.argsort(keys, kind="stable")
