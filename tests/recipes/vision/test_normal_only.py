@@ -90,7 +90,7 @@ def test_good_parts_alone_are_enough(
     rows = _rows(surfaces / "manifest.csv")
     good = [row for row in rows if row["label"] == "good"]
     with (surfaces / "manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ["path", "label", "group"])
+        writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(good)
     code, printed = run(*_fit(surfaces))

@@ -27,6 +27,8 @@ def test_a_fit_leaves_a_whole_run(trained: Path) -> None:
         "checkpoints",
         "logs",
         "check.json",
+        "cost.json",
+        "model_card.md",
     }
     assert names == expected | {"metrics.json"}
     assert RUN_DIR_VARIABLE not in os.environ
