@@ -18,7 +18,6 @@ ROOT = HERE.parents[2]
 
 def test_a_fit_leaves_a_whole_run(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-<<<<<<< HEAD
     expected = {
         "config.yaml",
         "environment.json",
@@ -32,10 +31,6 @@ def test_a_fit_leaves_a_whole_run(trained: Path) -> None:
         "model_card.md",
     }
     assert names == expected | {"metrics.json"}
-=======
-    expected = {"config.yaml", "environment.json", "data.json", "plan.json", "model.ckpt", "checkpoints", "logs"}
-    assert names == expected | {"metrics.json", "cost.json", "model_card.md"}
->>>>>>> report
     assert RUN_DIR_VARIABLE not in os.environ
 
 
