@@ -77,13 +77,14 @@ def table(name: str, data: Labelled, seeds: Sequence[int], probe: bool) -> None:
         rankings["logistic regression"] = lambda labels: by_regression(data, labels)
     for kind in ("random", "confusable"):
         for ranking, rank in rankings.items():
-            found, likely, begin = [], [], time.perf_counter()
+            found, likely, seconds = [], [], 0.0
             for seed in seeds:
                 labels, rows = planted(data, kind, seed)
+                begin = time.perf_counter()
                 suspects = rank(labels)
+                seconds += (time.perf_counter() - begin) / len(seeds)
                 found.append(recall((item.index for item in suspects), rows, len(labels)))
                 likely.append(sum(item.likely for item in suspects))
-            seconds = (time.perf_counter() - begin) / len(seeds)
             print_row(name, f"{len(labels)}", f"{len(rows)} {kind}", ranking, found, likely, seconds)
     if data.groups is not None:
         whole_groups(name, data, seeds)
