@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = ["BackboneError", "CheckpointError", "DataError", "TransferError", "closest", "listing"]
 
@@ -13,7 +14,16 @@ class TransferError(Exception):
 
 
 class DataError(TransferError):
-    """Data that cannot be used as it is: unreadable files, unknown columns, a leak between splits."""
+    """Data that cannot be used as it is: unreadable files, unknown columns, a leak between splits.
+
+    Args:
+        message: What the user reads.
+        findings: The same as data, a ``Finding`` for each problem; empty where the message alone says it.
+    """
+
+    def __init__(self, message: str, *, findings: Iterable[Any] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
 
 
 class BackboneError(TransferError):

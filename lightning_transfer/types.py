@@ -18,6 +18,7 @@ __all__ = [
     "BackboneCard",
     "Batch",
     "Calibration",
+    "Finding",
     "ModelOutput",
     "Neighbour",
     "OperatingPoint",
@@ -124,6 +125,43 @@ class Record:
     group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     mask: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check of the data has to say.
+
+    Attributes:
+        code: Name of the check, in kebab-case: ``group-overlap``.
+        severity: ``error``: the score or the model would be wrong. ``warning``: it may be. ``note``: good to know.
+        message: One sentence with numbers.
+        count: How many records, groups, values or classes it is about.
+        examples: At most 20: ids of records, or ``id1 | id2 (reason)``.
+        advice: What to do.
+
+    Raises:
+        ValueError: If there are more than 20 examples.
+
+    Example:
+        >>> found = Finding("group-overlap", "error", "1 group is in two splits.", 1, ("a.png | b.png (lot 7)",))
+        >>> found.to_dict()["examples"]
+        ['a.png | b.png (lot 7)']
+    """
+
+    code: str
+    severity: Literal["error", "warning", "note"]
+    message: str
+    count: int
+    examples: tuple[str, ...] = ()
+    advice: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.examples) > 20:
+            raise ValueError(f"Expected at most 20 `examples`, got {len(self.examples)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return _plain_fields(self)
 
 
 class Batch(NamedTuple):
@@ -353,7 +391,7 @@ class Schema:
         return cls(**known)
 
 
-def _plain_fields(instance: BackboneCard | Schema | Calibration | OperatingPoint) -> dict[str, Any]:
+def _plain_fields(instance: BackboneCard | Finding | Schema | Calibration | OperatingPoint) -> dict[str, Any]:
     return {item.name: _plain(getattr(instance, item.name)) for item in fields(instance)}
 
 

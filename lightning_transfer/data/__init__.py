@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from lightning_transfer.data.audit import audit_data, audit_records, count_records
+from lightning_transfer.data.audit_images import image_findings
 from lightning_transfer.data.augment import AUGMENTATIONS, Augmentations
 from lightning_transfer.data.datamodule import BaseDataModule
 from lightning_transfer.data.folders import IMAGE_SUFFIXES, records_from_files, records_from_folder
 from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
+from lightning_transfer.data.image_facts import ImageFacts, inspect_image
 from lightning_transfer.data.image_files import MAX_MEGAPIXELS, check_images, image_size, read_image
 from lightning_transfer.data.image_formats import (
     MVTEC_GOOD,
@@ -18,6 +21,7 @@ from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.loading import stack_inputs
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
 from lightning_transfer.data.predictions import write_predictions
+from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
 from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records_from_csv, write_table
 from lightning_transfer.data.tiling import Box, Tile, Tiling, cut_record, label_tiles
@@ -32,25 +36,33 @@ __all__ = [
     "BaseDataModule",
     "Box",
     "FormulaImages",
+    "ImageFacts",
     "ImageFormat",
     "ImagePreprocessing",
     "OnBadFile",
+    "Progress",
     "Skipped",
     "Tile",
     "Tiling",
     "assign_folds",
     "assign_parts",
     "assign_splits",
+    "audit_data",
+    "audit_records",
     "check_images",
     "check_masks",
     "check_splits",
+    "count_records",
     "cut_record",
     "describe_format",
     "find_format",
     "find_mask_folder",
     "fingerprint",
+    "image_findings",
     "image_size",
+    "inspect_image",
     "label_tiles",
+    "quiet",
     "read_csv",
     "read_image",
     "read_mask",

@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
+from lightning_transfer.data.audit_texts import text_findings
 from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
@@ -25,20 +25,22 @@ from lightning_transfer.data.loading import (
     stack_inputs,
 )
 from lightning_transfer.data.options import check_options
+from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.reading import leave_out_unusable
 from lightning_transfer.data.schema import (
     POSITIVE_CLASS,
     build_schema,
     check_preprocessing,
     count_labels,
+    known_schema,
     learnt_from_alone,
     resolve_classes,
     take_together,
+    warn_of_other_records,
 )
 from lightning_transfer.data.splits import assign_splits, check_splits, needed_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
-from lightning_transfer.errors import DataError
-from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split, Task
+from lightning_transfer.types import BackboneCard, Batch, Finding, Record, Schema, Split, Task
 
 __all__ = ["BaseDataModule", "Preprocessing"]
 
@@ -54,7 +56,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     """Read, split, check and load records; know nothing of a domain.
 
     A subclass says how records are read (`read_records`), how an input becomes tensors (`make_preprocessing`,
-    `load_input`), and if it likes, how files are checked (`check_inputs`), what prediction reads
+    `load_input`), and if it likes, how files are checked (`check_inputs`, `audit_inputs`), what prediction reads
     (`read_predict_records`), how training inputs vary (`augment_input`), and into which pieces a record is cut
     (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them.
 
@@ -78,7 +80,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         sampler: ``weighted`` draws every class equally often, with replacement.
         negative_class: The class that means "nothing found"; it comes first among the classes.
         classes: Names and order of the classes; None takes the sorted labels.
-        check_data: Open every file before training; ``on_bad_file="skip"`` does so too.
+        check_data: Open every file before training (``--check_data`` of a command); ``on_bad_file="skip"`` does too.
         task: ``multiclass``, ``binary`` (the second of two classes is the positive one) or ``multilabel``.
     """
 
@@ -140,6 +142,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         self._skipped: dict[str, list[Skipped]] = {"fit": [], "predict": []}
         self._reading: list[Skipped] = []
         self._has_given_splits = False
+        self._facts: dict[str, Any] = {}  # what `check_inputs` saw, by the record's id, for `audit_inputs`
         self._expanded: dict[tuple[Split, bool], tuple[list[Record], list[tuple[int, int, int]] | None]] = {}
 
     # What a subclass fills in.
@@ -163,6 +166,11 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     def check_inputs(self, records: Sequence[Record]) -> tuple[list[Record], list[Skipped]]:
         """Return the usable records and the others, or raise as ``on_bad_file`` says; by default all are usable."""
         return list(records), []
+
+    def audit_inputs(self, records: Sequence[Record], *, near: bool, progress: Progress = quiet) -> list[Finding]:
+        """Return what `audit_data` says of the inputs, by default of texts; ``near`` looks for nearly equal ones."""
+        texts = all(isinstance(record.input, str) for record in records)
+        return text_findings(records, near=near, progress=progress) if texts else []
 
     def augment_input(self, value: Any, generator: torch.Generator) -> Any:  # noqa: ANN401 - as `load_input`
         """Return a training input, changed at random by the generator alone; by default unchanged."""
@@ -218,12 +226,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
                 replace(record, split="predict")
                 for record in self._read_and_check("predict", self.read_predict_records)
             ]
-            self.schema = restored or self.schema
-            if self.schema is None:
-                raise DataError(
-                    "Prediction needs the classes of a trained model, and the module has none. Use a module made by"
-                    " `from_checkpoint`, or call `datamodule.use_schema(schema)` before."
-                )
+            self.schema = known_schema(restored or self.schema)
             return
         if not self.records:
             records = self._read_and_check("fit", self.read_records)
@@ -272,11 +275,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             items, index = self._items("train", learn=True)
             if index is not None:
                 self.schema = replace(self.schema, piece_counts=count_labels(items, classes))
-        if restored is not None and stage != "fit" and restored.fingerprint not in ("", self.schema.fingerprint):
-            rank_zero_warn(
-                "The records or their splits differ from those the checkpoint was trained with. If they overlap, the"
-                " test split may hold training records and the score is too good."
-            )
+        if restored is not None and stage != "fit":
+            warn_of_other_records(self.schema, restored)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
@@ -387,7 +387,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         worker.trainer = None
         worker.records, worker.predict_records = [], []
         worker._skipped = {"fit": [], "predict": []}
-        worker._reading, worker._expanded = [], {}
+        worker._reading, worker._expanded, worker._facts = [], {}, {}
         return worker
 
     @property

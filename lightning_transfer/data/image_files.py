@@ -18,7 +18,17 @@ from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.types import Record
 
-__all__ = ["MAX_MEGAPIXELS", "ImageSource", "Pixels", "check_images", "image_size", "read_image"]
+__all__ = [
+    "MAX_MEGAPIXELS",
+    "ImageSource",
+    "Pixels",
+    "check_images",
+    "decode",
+    "from_array",
+    "image_size",
+    "read_image",
+    "with_image",
+]
 
 # A path, a `PIL.Image.Image`, or an array (H, W) or (H, W, C). PIL is not imported for the type alone.
 ImageSource = Any
@@ -41,7 +51,7 @@ _DECODE_ERRORS = (
     struct.error,
     zlib.error,
 )
-_EXIF_ORIENTATION = 274
+EXIF_ORIENTATION = 274
 _RAISE_LIMIT = "If it is a real picture, raise `max_megapixels`."
 
 # Pillow's own limit is a global of the process; ours stands in its place while a header is read.
@@ -65,8 +75,8 @@ def read_image(image: ImageSource, max_megapixels: float = MAX_MEGAPIXELS) -> Pi
         DataError: If it cannot be used; names the file and the reason.
     """
     if isinstance(image, np.ndarray):
-        return _from_array(image, "the array")
-    pixels: Pixels = _with_image(image, max_megapixels, _decode)
+        return from_array(image, "the array")
+    pixels: Pixels = with_image(image, max_megapixels, decode)
     return pixels
 
 
@@ -81,13 +91,13 @@ def image_size(image: ImageSource, max_megapixels: float = MAX_MEGAPIXELS) -> tu
         (2, 5)
     """
     if isinstance(image, np.ndarray):
-        height, width = _from_array(image, "the array").shape[:2]
+        height, width = from_array(image, "the array").shape[:2]
         return height, width
-    size: tuple[int, int] = _with_image(image, max_megapixels, _upright_size)
+    size: tuple[int, int] = with_image(image, max_megapixels, _upright_size)
     return size
 
 
-def _with_image(image: ImageSource, max_megapixels: float, use: Callable[[Any, str], Any]) -> Any:  # noqa: ANN401
+def with_image(image: ImageSource, max_megapixels: float, use: Callable[[Any, str], Any]) -> Any:  # noqa: ANN401
     """Open a file, pass the image to ``use``, and turn what a broken one raises into our error."""
     from PIL import Image, UnidentifiedImageError
 
@@ -145,7 +155,7 @@ def _check_image(image: Any, name: str, max_megapixels: float) -> None:  # noqa:
 
 def _upright_size(image: Any, name: str) -> tuple[int, int]:  # noqa: ANN401 - PIL.Image.Image
     width, height = image.size
-    lies = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    lies = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     return (width, height) if lies else (height, width)
 
 
@@ -153,7 +163,8 @@ def check_images(
     records: Sequence[Record],
     on_bad_file: OnBadFile = "error",
     *,
-    check: Callable[[ImageSource], object] = read_image,
+    check: Callable[[ImageSource], Any] = read_image,
+    facts: dict[str, Any] | None = None,
     show_progress: bool = False,
 ) -> tuple[list[Record], list[Skipped]]:
     """Decode every file once, so that a broken one is found before training and not in the middle of it.
@@ -162,6 +173,7 @@ def check_images(
         records: With paths, PIL images or arrays as input.
         on_bad_file: ``error`` raises for the first ones; ``skip`` returns them with reasons.
         check: Raises a `DataError` for a picture that cannot be used; called from several threads.
+        facts: Receives what ``check`` returned, by the record's id; None keeps nothing.
         show_progress: Show a bar.
 
     Returns:
@@ -172,7 +184,7 @@ def check_images(
     """
     # Decoding leaves Python's lock; more threads than cores only cost memory.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        reasons = pool.map(lambda record: _reason(record.input, check), records)
+        reasons = pool.map(lambda record: _reason(record, check, facts), records)
         if show_progress:
             from tqdm.auto import tqdm  # type: ignore[import-untyped]  # the bar that Lightning uses
 
@@ -189,16 +201,18 @@ def check_images(
     return good, bad
 
 
-def _reason(image: ImageSource, check: Callable[[ImageSource], object]) -> str:
+def _reason(record: Record, check: Callable[[ImageSource], Any], facts: dict[str, Any] | None) -> str:
     """Return why a picture cannot be used, or nothing."""
     try:
-        check(image)
+        found = check(record.input)
     except DataError as error:
         return str(error)
+    if facts is not None:
+        facts[record.id] = found
     return ""
 
 
-def _decode(image: Any, name: str) -> Pixels:  # noqa: ANN401 - PIL.Image.Image, imported on use
+def decode(image: Any, name: str) -> Pixels:  # noqa: ANN401 - PIL.Image.Image, imported on use
     """Return the pixels of a PIL image."""
     from PIL import ImageOps
 
@@ -225,7 +239,7 @@ def _decode(image: Any, name: str) -> Pixels:  # noqa: ANN401 - PIL.Image.Image,
     return pixels[..., None] if grey else pixels
 
 
-def _from_array(array: Pixels, name: str) -> Pixels:
+def from_array(array: Pixels, name: str) -> Pixels:
     """Return an array as ``(H, W, C)``."""
     pixels = array[..., None] if array.ndim == 2 else array
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lightning_transfer.data.image_facts import ImageFacts, inspect_image
 from lightning_transfer.data.image_files import MAX_MEGAPIXELS, ImageSource, Pixels, read_image
 from lightning_transfer.data.tiling import Box, Tiling
 from lightning_transfer.errors import DataError
@@ -172,25 +173,21 @@ class ImagePreprocessing:
         pixels = read_image(image, self.max_megapixels)
         if self.bit_depth is None or pixels.dtype != np.uint16:
             return pixels
-        top, highest = 2**self.bit_depth - 1, int(pixels.max())
-        if highest > top:
-            name = "the image" if hasattr(image, "shape") or hasattr(image, "mode") else f"the image `{image}`"
-            raise DataError(
-                f"Cannot read {name}: a value of {highest} needs more than the {self.bit_depth} bits of `bit_depth`,"
-                f" whose highest is {top}. Raise `bit_depth`, or set it to null for 16 bits."
-            )
-        return pixels.astype(np.float32) / np.float32(top)
+        self._check_depth(int(pixels.max()), image)
+        return pixels.astype(np.float32) / np.float32(2**self.bit_depth - 1)
 
-    def check(self, image: ImageSource) -> Pixels:
-        """Return the picture as `read` does, if it can also be cut into tiles.
+    def check(self, image: ImageSource) -> ImageFacts:
+        """Return what one look at a picture tells, if it can be used, and cut into tiles.
 
         Raises:
             DataError: As `tiles`.
         """
-        pixels = self.read(image)
+        facts = inspect_image(image, self.max_megapixels)
+        if facts.mode.startswith("16-bit"):
+            self._check_depth(int(facts.high), image)
         if self.tiling is not None:
-            self.tiling.boxes(*pixels.shape[:2])
-        return pixels
+            self.tiling.boxes(facts.height, facts.width)
+        return facts
 
     def from_pixels(self, pixels: Pixels, box: Box | None = None) -> torch.Tensor:
         """Return what a call does, of a picture that `read` has decoded."""
@@ -269,6 +266,16 @@ class ImagePreprocessing:
         region = (left - start, top - first, end - start, bottom - first)
         image = Image.fromarray(np.ascontiguousarray(part))
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=region))
+
+    def _check_depth(self, highest: int, image: ImageSource) -> None:
+        """Refuse a value of a 16-bit picture that the camera's depth cannot hold."""
+        top = 65535 if self.bit_depth is None else 2**self.bit_depth - 1
+        if highest > top:
+            name = "the image" if hasattr(image, "shape") or hasattr(image, "mode") else f"the image `{image}`"
+            raise DataError(
+                f"Cannot read {name}: a value of {highest} needs more than the {self.bit_depth} bits of `bit_depth`,"
+                f" whose highest is {top}. Raise `bit_depth`, or set it to null for 16 bits."
+            )
 
     def _margins(self, inner: Box) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the padding above and below, left and right."""

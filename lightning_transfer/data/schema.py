@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from lightning_transfer.data.splits import fingerprint
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
 __all__ = ["ORIGINAL_LABEL", "POSITIVE_CLASS", "build_schema", "check_preprocessing", "count_labels"]
-__all__ += ["learnt_from_alone", "resolve_classes", "take_together"]
+__all__ += ["as_read", "known_schema", "learnt_from_alone", "resolve_classes", "take_together", "warn_of_other_records"]
 
 POSITIVE_CLASS = "defect"
 """Name of everything but the negative class, where a model tells only these two apart."""
@@ -124,6 +126,49 @@ def take_together(records: Sequence[Record], negative_class: str) -> list[Record
         else replace(record, label=POSITIVE_CLASS, meta={**record.meta, ORIGINAL_LABEL: record.label})
         for record in records
     ]
+
+
+def as_read(records: Sequence[Record]) -> list[Record]:
+    """Return the records with the labels that `take_together` replaced.
+
+    Example:
+        >>> [record] = as_read(take_together([Record(id="1", input=None, label="pit")], "good"))
+        >>> record.label, dict(record.meta)
+        ('pit', {})
+    """
+    return [
+        replace(
+            record,
+            label=record.meta[ORIGINAL_LABEL],
+            meta={key: value for key, value in record.meta.items() if key != ORIGINAL_LABEL},
+        )
+        if ORIGINAL_LABEL in record.meta
+        else record
+        for record in records
+    ]
+
+
+def known_schema(schema: Schema | None) -> Schema:
+    """Return the schema that a prediction needs.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if schema is None:
+        raise DataError(
+            "Prediction needs the classes of a trained model, and the module has none. Use a module made by"
+            " `from_checkpoint`, or call `datamodule.use_schema(schema)` before."
+        )
+    return schema
+
+
+def warn_of_other_records(schema: Schema, restored: Schema) -> None:
+    """Say that data differ from those a checkpoint was trained with, where both are known."""
+    if restored.fingerprint not in ("", schema.fingerprint):
+        rank_zero_warn(
+            "The records or their splits differ from those the checkpoint was trained with. If they overlap, the"
+            " test split may hold training records and the score is too good."
+        )
 
 
 def build_schema(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_transfer.errors import DataError, closest, listing
-from lightning_transfer.types import SPLITS, Record, Split
+from lightning_transfer.data.split_problems import find_split_problems, group_key
+from lightning_transfer.errors import DataError
+from lightning_transfer.types import Record, Split
 
 __all__ = ["assign_folds", "assign_parts", "assign_splits", "check_splits", "fingerprint", "needed_splits"]
 
@@ -37,12 +37,12 @@ def assign_parts(records: Sequence[Record], fractions: Sequence[float], *, seed:
 
     Example:
         >>> records = [Record(id=str(i), input=None, label="ab"[i % 2], group=str(i // 4)) for i in range(16)]
-        >>> Counter(assign_parts(records, [0.75, 0.25]))
-        Counter({0: 12, 1: 4})
+        >>> assign_parts(records, [0.75, 0.25]).count(1)
+        4
     """
     if not fractions or min(fractions) <= 0:
         raise ValueError(f"Expected fractions above 0, got {list(fractions)}.")
-    keys = [_group_key(record) for record in records]
+    keys = [group_key(record) for record in records]
     names = sorted(set(keys))
     if not names:
         return []
@@ -69,7 +69,7 @@ def assign_folds(records: Sequence[Record], num_folds: int, *, seed: int | None 
     """
     if num_folds < 2:
         raise ValueError(f"Expected `num_folds` of at least 2, got {num_folds}.")
-    groups = {_group_key(record) for record in records}
+    groups = {group_key(record) for record in records}
     if len(groups) < num_folds:
         raise DataError(f"{len(groups)} groups cannot fill {num_folds} folds. Lower `num_folds`.")
     return assign_parts(records, [1.0] * num_folds, seed=seed)
@@ -163,44 +163,11 @@ def check_splits(
         enough: The one class that training needs, where a model learns from it alone; then ``classes`` does not count.
 
     Raises:
-        DataError: Names every problem: a group in two splits, an empty split, records without label, one class only,
-            a class without training records, a class of one group.
+        DataError: Names every problem that `find_split_problems` finds; its ``findings`` hold them.
     """
-    problems: list[str] = []
-    by_split: dict[str, list[Record]] = {name: [r for r in records if r.split == name] for name in SPLITS}
-    groups: defaultdict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if record.group is not None and record.split is not None:
-            groups[record.group].add(record.split)
-    leaks = [
-        f"`{name}` ({' and '.join(s for s in SPLITS if s in sides)})"
-        for name, sides in sorted(groups.items())
-        if len(sides) > 1
-    ]
-    if leaks:
-        problems.append(
-            f"{len(leaks)} groups are in more than one split: {listing(leaks)}."
-            " A group must stay on one side; correct the split column, or leave it out and let the groups decide."
-        )
-    for name in expected:
-        if not by_split[name]:
-            sizes = ", ".join(f"{key} {len(rows)}" for key, rows in by_split.items() if rows)
-            problems.append(
-                f"The split `{name}` is empty ({sizes or 'no records'}; {len(_groups(records))} groups)."
-                f" Raise `{name}_fraction` or bring more groups."
-            )
-    unlabelled = [f"`{r.id}`" for name, rows in by_split.items() if name != "predict" for r in rows if r.label is None]
-    if unlabelled:
-        problems.append(f"{len(unlabelled)} records have no label: {listing(unlabelled)}. Label or remove them.")
-    if "train" in expected:
-        found = _label_problems(by_split, classes) if enough is None else _lacks(by_split["train"], enough)
-        if found and given:
-            found.append("These splits came with the data: `given_splits: ignore` divides all records anew.")
-        problems.extend(found)
-        if enough is None and not given and not leaks and len(expected) > 1:
-            problems.extend(_one_group_problems(records))
+    problems = find_split_problems(records, expected=expected, classes=classes, given=given, enough=enough)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(f"{problem.message} {problem.advice}" for problem in problems), findings=problems)
 
 
 def fingerprint(records: Sequence[Record]) -> str:
@@ -215,82 +182,6 @@ def fingerprint(records: Sequence[Record]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | None) -> list[str]:
-    """Name what keeps a model from learning or from being tested."""
-    problems = []
-    if any(isinstance(record.label, tuple) for rows in by_split.values() for record in rows):
-        return _multilabel_problems(by_split["train"], classes)
-    train = Counter(str(record.label) for record in by_split["train"] if record.label is not None)
-    reported: set[str] = set()
-    for name in ("val", "calibration", "test"):
-        others = {str(record.label) for record in by_split[name] if record.label is not None}
-        unseen = sorted(others - train.keys())
-        reported.update(unseen)
-        if unseen:
-            problems.append(
-                f"Labels in `{name}` that `train` lacks: {listing(f'`{label}`' for label in unseen)}."
-                f" `train` has {listing((f'`{label}` {n}' for label, n in sorted(train.items())), 8) or 'none'}."
-                " Add training records of them or leave them out; with few groups, another `split_seed` may help."
-            )
-    absent = sorted(set(classes or ()) - train.keys() - reported)
-    if absent:
-        problems.append(
-            f"Classes without training records: {listing(f'`{name}`' for name in absent)}."
-            f" `train` has {listing((f'`{label}`' for label in sorted(train)), 8) or 'none'}."
-        )
-    foreign = sorted(train.keys() - set(classes)) if classes is not None else []
-    if foreign:
-        problems.append(
-            f"Labels that are not in `classes`: {listing(f'`{name}`' for name in foreign)}."
-            f" `classes` has {', '.join(f'`{name}`' for name in classes or ())}."
-        )
-    if len(train) == 1:
-        problems.append(f"`train` has one class only: `{next(iter(train))}`. At least two are needed to learn from.")
-    return problems
-
-
-def _one_group_problems(records: Sequence[Record]) -> list[str]:
-    """Name classes that cannot be both learnt and tested, wherever their group goes."""
-    groups: defaultdict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if isinstance(record.label, str) and record.split != "predict":
-            groups[record.label].add(_group_key(record))
-    return [
-        f"The class `{label}` has one group only (`{next(iter(keys)).split(' ', 1)[1]}`), so it cannot be both learnt"
-        " and tested. Bring records of another group, join it with another class, leave it out, or give the splits"
-        " yourself."
-        for label, keys in sorted(groups.items())
-        if len(keys) == 1
-    ]
-
-
-def _lacks(train: Sequence[Record], name: str) -> list[str]:
-    """Say so where the one class that is needed has no training record."""
-    found = Counter(str(record.label) for record in train)
-    if found[name] or not train:
-        return []
-    return [
-        f"`train` has no record of `{name}` (`negative_class`), and it is learnt from alone.{closest(name, found)}"
-        f" `train` has {listing((f'`{label}` {n}' for label, n in sorted(found.items())), 8)}."
-    ]
-
-
-def _multilabel_problems(train: Sequence[Record], classes: Sequence[str] | None) -> list[str]:
-    """Name classes that training shows on one side only."""
-    widths = sorted({len(record.label) for record in train if isinstance(record.label, tuple)})
-    if len(widths) > 1 or (classes is not None and widths and widths[0] != len(classes)):
-        wanted = f"`classes` has {len(classes)}" if classes is not None else "all must agree"
-        return [f"Multi-label records have {' and '.join(map(str, widths))} values; {wanted}."]
-    problems = []
-    for column in range(widths[0] if widths else 0):
-        seen = {record.label[column] for record in train if isinstance(record.label, tuple)} - {None}
-        if len(seen) < 2:
-            name = classes[column] if classes is not None else f"column {column}"
-            state = f"only {int(next(iter(seen)) or 0)}" if seen else "no value"
-            problems.append(f"The class `{name}` has {state} in `train`. Both 1 and 0 are needed to learn it.")
-    return problems
-
-
 def _cut(records: Sequence[Record], splits: list[Split], shares: dict[Split, float], seed: int) -> None:
     """Move groups of ``train`` into new splits, in place."""
     if not shares:
@@ -300,16 +191,6 @@ def _cut(records: Sequence[Record], splits: list[Split], shares: dict[Split, flo
     parts = assign_parts([records[i] for i in pool], [1.0 - sum(shares.values()), *shares.values()], seed=seed)
     for index, part in zip(pool, parts, strict=True):
         splits[index] = names[part]
-
-
-def _groups(records: Sequence[Record]) -> set[str]:
-    """Return the keys of all groups."""
-    return {_group_key(record) for record in records}
-
-
-def _group_key(record: Record) -> str:
-    """Return the group's name, or one that no group has for a record of its own."""
-    return f"group {record.group}" if record.group is not None else f"record {record.id}"
 
 
 def _label_counts(records: Sequence[Record]) -> npt.NDArray[np.float64]:

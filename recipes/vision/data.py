@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -19,6 +18,7 @@ from lightning_transfer.data import (
     BaseDataModule,
     ImageFormat,
     ImagePreprocessing,
+    Progress,
     Skipped,
     Tile,
     Tiling,
@@ -28,15 +28,17 @@ from lightning_transfer.data import (
     describe_format,
     find_format,
     find_mask_folder,
+    image_findings,
     image_size,
     label_tiles,
+    quiet,
     record_mask,
     records_from_csv,
     records_from_files,
     records_from_folder,
 )
 from lightning_transfer.errors import DataError, listing
-from lightning_transfer.types import BackboneCard, Record
+from lightning_transfer.types import BackboneCard, Finding, Record
 from recipes.vision.surfaces import write_surfaces
 
 __all__ = ["SurfaceOptions", "VisionDataModule"]
@@ -212,14 +214,10 @@ class VisionDataModule(BaseDataModule):
 
     def check_inputs(self, records: Sequence[Record]) -> tuple[list[Record], list[Skipped]]:
         """Decode every image and mask once, so that a broken one is found before training."""
-        sixteen: list[int] = []
-
-        def check(image: Any) -> None:  # noqa: ANN401 - path, array or picture
-            pixels = self.preprocessing.check(image)
-            if pixels.dtype == np.uint16:
-                sixteen.append(int(pixels.max()))
-
-        good, bad = check_images(records, self.on_bad_file, check=check, show_progress=self.show_progress)
+        self._facts = {}
+        check, facts = self.preprocessing.check, self._facts
+        good, bad = check_images(records, self.on_bad_file, check=check, facts=facts, show_progress=self.show_progress)
+        sixteen = [int(found.high) for found in facts.values() if found.mode.startswith("16-bit")]
         if sixteen and 0 < max(sixteen) < 2**15:
             bits = max(max(sixteen).bit_length(), 9)
             rank_zero_warn(
@@ -230,6 +228,13 @@ class VisionDataModule(BaseDataModule):
             good, self.on_bad_file, negative_class=self.negative_class, max_megapixels=self.max_megapixels
         )
         return checked, bad
+
+    def audit_inputs(self, records: Sequence[Record], *, near: bool, progress: Progress = quiet) -> list[Finding]:
+        """Say what `check_inputs` saw of the pictures; without that check they are opened now."""
+        if any(record.id not in self._facts for record in records):
+            check_images(records, check=self.preprocessing.check, facts=self._facts, show_progress=self.show_progress)
+        seen = [self._facts[record.id] for record in records]
+        return image_findings(records, seen, self.preprocessing.to_dict(), near=near, progress=progress)
 
     def make_preprocessing(self, card: BackboneCard) -> ImagePreprocessing:
         """Take size, mean, standard deviation and filter from the card."""
