@@ -115,7 +115,7 @@ class Copies:
     originals: dict[str, tuple[str, float]]
 
     def findings(self) -> list[Finding]:
-        """Return ``copies-removed``, and ``copies-with-other-label`` where a copy has another label than its original."""
+        """Return ``copies-removed``, and ``copies-with-other-label`` where a copy has another label."""
         if not self.removed:
             return []
         kept = {record.id: record for record in self.records}

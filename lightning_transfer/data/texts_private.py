@@ -16,8 +16,8 @@ _CARD = re.compile(r"(?<![\w-])[2-6](?:[ -]?\d){12,18}(?![\w-])")
 _IBAN_START = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})(\d{2})(?=[ -]?[A-Za-z0-9])")
 _DIGITS = re.compile(r"[+(]?\d[\d\s()/.\-]{4,}\d")
 _TOLD = re.compile(
-    r"(?P<word>\b(?:tel(?:efon(?:nummer)?|ephone)?|phone(?: number)?|mobile?|handy(?:nummer)?|fax|call me (?:on|at|under)"
-    r"|rückruf unter|erreichbar unter)(?:\s?(?:no|nr|number)\b)?\.?\s{0,2}:?\s{0,2})"
+    r"(?P<word>\b(?:tel(?:efon(?:nummer)?|ephone)?|phone(?: number)?|mobile?|handy(?:nummer)?|fax"
+    r"|call me (?:on|at|under)|rückruf unter|erreichbar unter)(?:\s?(?:no|nr|number)\b)?\.?\s{0,2}:?\s{0,2})"
     r"(?P<number>[+(]?\d[\d\s()/.\-]{4,24}\d)",
     re.IGNORECASE,
 )

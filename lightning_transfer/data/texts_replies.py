@@ -22,8 +22,8 @@ _FROM = re.compile(r"[*\s]*(?:from|von)\s*:", re.IGNORECASE)
 _FIELD = re.compile(r"[*\s]*(?:sent|date|to|cc|subject|gesendet|datum|an|kopie|betreff)\s*:", re.IGNORECASE)
 _ORIGINAL = re.compile(
     r"[-_*\s]*(?:original message|original-?nachricht|ursprüngliche nachricht)[-_*\s:]*"
-    r"|.{0,10}(?:type|write) your reply above this line.{0,10}"
-    r"|.{0,10}antwort(?:en sie)? (?:bitte )?(?:oberhalb|über) dieser (?:linie|zeile).{0,20}",
+    r"|.{0,20}(?:type|write) your reply above this line.{0,20}"
+    r"|.{0,20}antwort(?:en sie)? (?:bitte )?(?:oberhalb|über) dieser (?:linie|zeile).{0,20}",
     re.IGNORECASE,
 )
 _FORWARDED = re.compile(
@@ -121,7 +121,7 @@ def is_forwarded(subject: str) -> bool:
 
 
 def strip_quotes(text: str) -> str:
-    """Remove what a mail quotes of earlier ones.
+    r"""Remove what a mail quotes of earlier ones.
 
     - Lines that begin with ``>`` go; what is written between them stays.
     - A line such as ``On 3 June 2025 at 10:11, Ann <ann@example.com> wrote:`` or ``Am 3.6.2025 um 10:11 schrieb Ann:``,
@@ -132,7 +132,7 @@ def strip_quotes(text: str) -> str:
     - If nothing were left, the text stays as it is.
 
     Args:
-        text: Plain, with ``\\n`` between lines.
+        text: Plain, with ``\n`` between lines.
 
     Example:
         >>> strip_quotes("Still dark.\n\nAm 03.06.2025 um 10:11 schrieb Bea <b@example.com>:\n> Is it plugged in?")
