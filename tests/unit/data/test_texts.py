@@ -171,3 +171,9 @@ def test_a_text_of_a_megabyte(write) -> None:
     text = "My lamp is dark. " * 60_000
     tickets = read(write(f"body,label\n{text},a\n"))
     assert len(tickets.records[0].input) == len(text.strip())
+
+
+def test_places_count_all_rows(write) -> None:
+    tickets = read(write("id,body,label\n1,,a\n2,,a\n3,x,a\n4,,a\n"), on_bad_file="skip")
+    assert [(skip.record.id, skip.position) for skip in tickets.skipped] == [("1", 0), ("2", 1), ("4", 3)]
+    assert [record.id for record in tickets.records] == ["3"]
