@@ -85,7 +85,7 @@ def prepare(place: Path) -> None:
 def first_step(program: str, place: Path) -> float:
     """Return the seconds from the start of a process to its first training step."""
     words = ["fit", "--model.backbone=embedded/formula_resnet_tiny", f"--data.root={place / 'data'}"]
-    words += ["--data.manifest=manifest.csv", "--data.negative_class=good", "--data.check_data=false"]
+    words += ["--data.manifest=manifest.csv", "--data.negative_class=good", "--check_data=false"]
     words += ["--trainer.callbacks=stopper.StopAtFirstStep", "--trainer.enable_progress_bar=false"]
     words += ["--trainer.accelerator=cpu", f"--trainer.default_root_dir={place / 'runs'}"]
     start = time.time()

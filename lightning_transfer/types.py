@@ -169,8 +169,7 @@ class Batch(NamedTuple):
 
     Attributes:
         input: Tensor, or dict of tensors, that the backbone takes; first axis is the batch.
-        target: Labels: ``(N,)`` int64 for multi-class, else ``(N,)`` or ``(N, C)`` float, NaN where missing; None if
-            unknown.
+        target: Labels: ``(N,)`` int64 for multi-class, else ``(N,)`` or ``(N, C)`` float, NaN where missing; or None.
         index: Position of each record in its split, ``(N,)`` int64. Where records are fed in pieces (tiles),
             ``(N, 3)``: position of the record, number of the piece, number of the record's pieces.
     """
@@ -281,12 +280,10 @@ class Calibration:
 
     Attributes:
         temperature: Divides the logits.
-        threshold: On the score ``1 - p(negative class)`` after temperature, or on the probability of the positive
-            class; None: arg max.
+        threshold: On ``1 - p(negative class)`` after temperature, or on ``p(positive class)``; None: arg max.
         rule: In words, how the threshold was chosen.
         n: Records of the calibration split.
-        points: Thresholds for several false-reject rates, that of ``threshold`` first; empty without a threshold, and
-            in checkpoints of version 0.1.
+        points: Thresholds for several false-reject rates, that of ``threshold`` first; empty without a threshold.
     """
 
     temperature: float = 1.0
@@ -330,8 +327,7 @@ class Schema:
         task: ``multiclass``, ``binary`` or ``multilabel``.
         classes: Names, in the order of the logits. Binary: ``(negative, positive)`` with one logit.
         counts: Split -> class -> number of records.
-        negative_class: The class that means "nothing found" (``free``, ``good``); the decision score is one minus its
-            probability.
+        negative_class: The class that means "nothing found" (``good``); the score is one minus its probability.
         num_groups: Split -> number of groups; empty when groups are unknown.
         columns: Names of the further columns that slices can be made from.
         piece_counts: Class -> number of training pieces, where records are fed in pieces (tiles); else empty.

@@ -14,7 +14,7 @@ from lightning_transfer.errors import closest, listing
 
 __all__ = ["SECTIONS", "Arguments", "check_config", "split_arguments"]
 
-SECTIONS = ("seed_everything", "trainer", "model", "data", "checkpoint", "evaluation", "ckpt_path")
+SECTIONS = ("seed_everything", "trainer", "model", "data", "checkpoint", "evaluation", "check_data", "ckpt_path")
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,10 @@ def check_config(name: str, recipe: Recipe) -> None:
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"{type(content).__name__} `{str(content)[:60]}`"
         raise UsageError(f"Expected sections ({', '.join(SECTIONS)}) in `{name}`, found {found}.")
+    data = content.get("data")
+    if isinstance(data, dict) and data.get("check_data") is False and "check_data" not in content:
+        # The parser would pass over it: the option of the command decides.
+        raise UsageError(f"Write `check_data: false` at the top of `{name}`, not below `data`.")
     for section in ("trainer", "model", "data"):
         if section in content and not isinstance(content[section], dict):
             raise UsageError(

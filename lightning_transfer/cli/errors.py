@@ -65,7 +65,7 @@ def explain(message: str, known: Mapping[str, Any] | None = None) -> str:
         'Unknown key `model.bakbone`. Did you mean `model.backbone`?'
     """
     keys = list(known or ())
-    for rule in (_unrecognised, _required, _unknown_key, _value):
+    for rule in (_unrecognised, _required, _linked, _unknown_key, _value):
         found = rule(message.strip(), keys)
         if found:
             return found
@@ -104,6 +104,14 @@ def _required(message: str, keys: list[str]) -> str:
     names = [name.strip() for name in match[1].split(",")]
     shown = " and ".join(f"`{name}`" for name in names)
     return f"Missing {shown}. Set it in the config, or on the command line: `--{names[0]} VALUE`."
+
+
+def _linked(message: str, keys: list[str]) -> str:
+    """Explain an option that another one sets."""
+    match = re.search(r"Linked \"(?P<key>[^\"]+)\" must be given via \"(?P<source>[^\"]+)\"", message)
+    if not match:
+        return ""
+    return f"`{match['key']}` is set by `{match['source']}`: write `--{match['source']} VALUE`."
 
 
 def _unknown_key(message: str, keys: list[str]) -> str:

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_transfer.cli.run_folder import environment
 from lightning_transfer.cli.tracking import log_config, write_run_ids
 from lightning_transfer.data import BaseDataModule
+from lightning_transfer.errors import DataError
 from lightning_transfer.files import write_json, write_text
 
 __all__ = ["RunFolderCallback"]
@@ -29,23 +30,43 @@ class RunFolderCallback(Callback):
         config: Resolved config as YAML, a valid ``--config``.
         command: Words of the command line, for ``environment.json``.
         only_plan: Stop the fit before its first step, when its plan is known.
+        check_data: Check the data when they are read, and stop the fit if they are wrong.
 
     Attributes:
         plan: What the fit will do, as plain values; written to ``plan.json``.
     """
 
-    def __init__(self, folder: Path, config: str, command: Sequence[str] = (), *, only_plan: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        command: Sequence[str] = (),
+        *,
+        only_plan: bool = False,
+        check_data: bool = False,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.command = tuple(command)
         self.only_plan = only_plan
+        self.check_data = check_data
         self.plan: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Share the folder's path, then write what is known before training."""
+        """Share the folder's path, then write what is known before training, and check the data."""
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            self._write_facts(trainer)
+        if self.check_data and stage == "fit":
+            from lightning_transfer.cli.check_data import check_fit
+
+            problem = check_fit(trainer, pl_module, self.folder) if trainer.is_global_zero else ""
+            # To all processes: one that went on alone would wait for ever.
+            problem = trainer.strategy.broadcast(problem)
+            if problem:
+                raise DataError(problem)
+
+    def _write_facts(self, trainer: Trainer) -> None:
         write_text(self.folder / "config.yaml", self.config)
         write_json(self.folder / "environment.json", environment(self.command, _device(trainer)))
         if stage == "fit" and not self.only_plan:

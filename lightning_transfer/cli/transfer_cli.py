@@ -31,12 +31,14 @@ from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_fold
 from lightning_transfer.cli.sources import Source
 from lightning_transfer.cli.tracking import continue_runs
 from lightning_transfer.cli.verbs import VERBS
+from lightning_transfer.data import BaseDataModule
 from lightning_transfer.types import Calibration, Schema
 
 __all__ = ["TransferCLI"]
 
 # A distributed sampler repeats records to fill its last batch: predictions would hold them twice.
-_ONE_DEVICE = ("validate", "test", "predict", "plan")
+_ONE_DEVICE = ("validate", "test", "predict", "plan", "check-data")
+_HUBS = ("timm/", "torchvision/", "hf/")
 
 
 class TransferCLI(LightningCLI):
@@ -95,6 +97,13 @@ class TransferCLI(LightningCLI):
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
         parser.add_class_arguments(EvaluationOptions, "evaluation")
         parser.add_argument(
+            "--check_data", type=bool, default=True, help="Check the data before training; errors stop the fit."
+        )
+        if issubclass(self.recipe.data_class(), BaseDataModule):
+            parser.link_arguments("check_data", "data.check_data")
+        if self.arguments.verb == "check-data":
+            parser.add_argument("--strict", action="store_true", help="Exit with 1 for warnings too.")
+        parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Checkpoint to start from, or to go on with (fit)."
         )
 
@@ -117,6 +126,8 @@ class TransferCLI(LightningCLI):
             raise UsageError("Write the head as `--model.head NAME`, or below `model:` in a config of its own level.")
         card = self.source.payload.get("card")
         if card is None:
+            if self.arguments.verb == "check-data":
+                self._forgo_download()
             return
         if "model.weights" in self.config:
             self.config["model.weights"] = "random"
@@ -125,6 +136,14 @@ class TransferCLI(LightningCLI):
         if "model.keep_source_head" in self.config:
             # Its weights are in the checkpoint; `attach_source_head` makes the layer for them.
             self.config["model.keep_source_head"] = False
+
+    def _forgo_download(self) -> None:
+        """Build a network whose weights would come from a hub without them: the check of data asks for its card."""
+        model = self.config["model"]
+        if model.get("weights", "") is None and str(model.get("backbone")).startswith(_HUBS):
+            model["weights"] = "random"
+            if "keep_source_head" in model:
+                model["keep_source_head"] = False
 
     def instantiate_classes(self) -> None:
         """Make module, datamodule and trainer; what a constructor refuses is the user's to mend."""
@@ -181,7 +200,10 @@ class TransferCLI(LightningCLI):
         elif given["enable_checkpointing"] is not False:
             self._place_checkpoints(callbacks)
         only_plan = self.arguments.verb == "plan"
-        self.run_callback = RunFolderCallback(self.output, self.dump(), self.arguments.command, only_plan=only_plan)
+        check = self.arguments.verb == "fit" and bool(self.config_init["check_data"])
+        self.run_callback = RunFolderCallback(
+            self.output, self.dump(), self.arguments.command, only_plan=only_plan, check_data=check
+        )
         # First: it reads the plan before other callbacks freeze anything.
         callbacks.insert(0, self.run_callback)
         if self.arguments.verb == "fit" and not any(isinstance(item, ExactResume) for item in callbacks):

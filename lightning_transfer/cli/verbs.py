@@ -58,6 +58,13 @@ VERBS: dict[str, Verb] = {
             "lightning_transfer.cli.plan:plan",
             True,
         ),
+        Verb(
+            "check-data",
+            "--config FILE [--strict] [options]",
+            "say what is wrong with the data, without training",
+            "lightning_transfer.cli.check_data:check_data",
+            True,
+        ),
         Verb("configs", "", "list the configs of this recipe", "lightning_transfer.cli.configs:configs", False, False),
         Verb("copy", "NAME DEST", "copy a config, to change it", "lightning_transfer.cli.configs:copy", False, False),
     )

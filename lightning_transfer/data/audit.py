@@ -10,7 +10,7 @@ from lightning_transfer.data.audit_columns import group_column_findings, time_fi
 from lightning_transfer.data.audit_labels import label_findings
 from lightning_transfer.data.audit_preprocessing import preprocessing_findings
 from lightning_transfer.data.progress import Progress, quiet
-from lightning_transfer.data.schema import as_read
+from lightning_transfer.data.schema import ORIGINAL_LABEL, as_read
 from lightning_transfer.data.split_problems import MAX_EXAMPLES, find_split_problems
 from lightning_transfer.data.tables import Skipped
 from lightning_transfer.errors import DataError, listing
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["audit_data", "audit_records", "count_records"]
 
+_OF_TAUGHT_CLASSES = ("class-missing-in-split", "class-imbalance", "few-records")
 _ORDER = ("error", "warning", "note")
 
 
@@ -67,7 +68,11 @@ def audit_data(
         # It came before the check of the splits.
         findings += find_split_problems(records, expected=["train"] if records else [])
     classes = data.classes if data.task == "multilabel" else None
-    findings += audit_records(records, classes=classes)
+    found = audit_records(records, classes=classes)
+    if any(ORIGINAL_LABEL in record.meta for record in data.records):
+        # Learnt from the negative class alone: how many there are of the others is no matter.
+        found = [finding for finding in found if finding.code not in _OF_TAUGHT_CLASSES]
+    findings += found
     near = near_limit is None or len(records) <= near_limit
     if records:
         findings += data.audit_inputs(records, near=near, progress=progress)
@@ -108,7 +113,7 @@ def _skipped(skipped: Sequence[Skipped], *, error: bool) -> list[Finding]:
             "unreadable-file",
             "error" if error else "warning",
             f"{len(skipped)} records cannot be used{f', {empty} of them empty files' if empty else ''}:"
-            f" {listing((skip.record.id for skip in skipped))}.",
+            f" {listing(skip.record.id for skip in skipped)}.",
             len(skipped),
             tuple(named[:MAX_EXAMPLES]),
             "Mend or remove them, or set `data.on_bad_file: skip` to train without them.",

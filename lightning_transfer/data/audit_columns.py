@@ -15,14 +15,14 @@ from lightning_transfer.types import SPLITS, Finding, Record
 
 __all__ = ["group_column_findings", "parse_times", "time_findings"]
 
-# Words in a column's name that mean: records with the same value resemble each other for another reason than their class.
+# Words in a column's name that mean: records with the same value resemble each other whatever their class.
 _GROUPS = frozenset(
     "animal author case client conversation customer donor group household lot mouse part participant patient person"
     " piece recording sequence serial session slide speaker specimen subject tile user video wafer".split()
 )
 # Words that make another thing of it: the size of a lot, the type of a customer.
 _NO_GROUPS = frozenset(
-    "age agent class count ethnic gender height kind name num number rate score sex share size status type width".split()
+    "age agent class count ethnic gender height kind name num rate score sex share size status type width".split()
 )
 _MANY_VALUES = 10  # fewer values of a clear name may be kinds of things, and are a warning only
 _MAX_REPEATS = 20  # records of one value, on average: a column of unclear name that is more even is a kind, not a thing
@@ -44,7 +44,7 @@ def group_column_findings(records: Sequence[Record]) -> list[Finding]:
         ``group-column-overlap`` for each such column, and ``no-groups`` where nothing is known of groups.
 
     Example:
-        >>> rows = [Record(str(i), None, "a", "test" if i % 3 else "train", meta={"patient": i // 2}) for i in range(40)]
+        >>> rows = [Record(str(i), None, "a", ("train", "test")[i % 2], meta={"patient": i // 2}) for i in range(40)]
         >>> [(finding.code, finding.severity) for finding in group_column_findings(rows)]
         [('group-column-overlap', 'error'), ('no-groups', 'note')]
     """
@@ -101,7 +101,7 @@ def _overlap(records: Sequence[Record], column: str, *, chosen: bool) -> Finding
         message,
         len(divided),
         tuple(_pair(rows, f"{column} {value}") for value, rows in sorted(divided.items())[:MAX_EXAMPLES]),
-        f"Set `data.group_column: {column}`{given}; where the data bring splits along, also `data.given_splits: ignore`.",
+        f"Set `data.group_column: {column}`{given}; where splits came with the data, also `data.given_splits: ignore`.",
     )
 
 
@@ -229,7 +229,7 @@ def _time(text: str, named: bool) -> float | None:
     except ValueError:
         for form in _FORMATS:
             try:
-                found = datetime.strptime(text, form)  # noqa: DTZ007 - the zone is added below
+                found = datetime.strptime(text, form)
                 break
             except ValueError:
                 continue

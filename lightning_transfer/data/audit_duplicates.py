@@ -16,8 +16,8 @@ __all__ = ["MAX_TEST_COPIES", "NearDuplicates", "duplicate_findings"]
 MAX_TEST_COPIES = 0.05
 """Share of the test split that may be exact copies of other splits' records.
 
-Copies are answered by heart. With this share the score can be too good by 5 points, as much as a usual interval is wide,
-and above it the test says nothing; below it the user decides.
+Copies are answered by heart. With this share the score can be too good by up to 5 points, as much as a usual interval
+is wide; below it the user decides.
 """
 
 Mask = npt.NDArray[np.bool_]
@@ -171,8 +171,8 @@ class NearDuplicates:
                     f" ({self._counts(across)}), {test / in_test:.1%} of `test`.{wrong}",
                     int(across.sum()),
                     self._best("across"),
-                    "Look at the examples. If they show one thing twice, name the column of its group as `group_column`,"
-                    " or remove the copies from one side.",
+                    "Look at the examples. If they show one thing twice, name the column of its group as"
+                    " `group_column`, or remove the copies from one side.",
                 )
             )
         if clash.any():

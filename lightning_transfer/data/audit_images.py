@@ -35,7 +35,7 @@ def image_findings(
     Args:
         records: With splits, labels, and pictures as input.
         facts: Of each record.
-        preprocessing: Plain values of an `ImagePreprocessing`, for what happens to their sizes; None says nothing of it.
+        preprocessing: Plain values of an `ImagePreprocessing`, for what becomes of their sizes; None: unknown.
         near: Whether to look for pictures that are nearly the same.
         progress: Makes the bar.
 
@@ -81,9 +81,9 @@ def _sizes(facts: Sequence[ImageFacts]) -> Finding:
     return Finding(
         "image-sizes",
         "note",
-        f"{len(facts)} images of {len(sizes)} sizes, heights {heights.min()} to {heights.max()}, widths {widths.min()} to"
-        f" {widths.max()}, width by height {ratios.min():.2f} to {ratios.max():.2f}; most frequent {height} x {width}"
-        f" (height x width), {most / len(facts):.0%}.",
+        f"{len(facts)} images of {len(sizes)} size{'s' * (len(sizes) > 1)}, most frequent {height} x {width} (height x"
+        f" width, {most / len(facts):.0%}); heights {heights.min()} to {heights.max()}, widths {widths.min()} to"
+        f" {widths.max()}, width by height {ratios.min():.2f} to {ratios.max():.2f}.",
         len(facts),
     )
 
@@ -95,16 +95,14 @@ def _statistics(facts: Sequence[ImageFacts]) -> Finding:
     return Finding(
         "image-statistics",
         "note",
-        f"Mean grey value {means.mean():.2f} of 1 (from image to image {means.min():.2f} to {means.max():.2f}), standard"
-        f" deviation within images {grey.std(axis=1).mean():.2f} at {facts[0].thumbnail.shape[0]} x"
+        f"Mean grey value {means.mean():.2f} of 1 (from image to image {means.min():.2f} to {means.max():.2f}),"
+        f" standard deviation within images {grey.std(axis=1).mean():.2f} at {facts[0].thumbnail.shape[0]} x"
         f" {facts[0].thumbnail.shape[1]} pixels.",
         len(facts),
     )
 
 
-def _frame(
-    records: Sequence[Record], facts: Sequence[ImageFacts], preprocessing: Mapping[str, Any]
-) -> list[Finding]:
+def _frame(records: Sequence[Record], facts: Sequence[ImageFacts], preprocessing: Mapping[str, Any]) -> list[Finding]:
     """Say which pictures are enlarged for the network, and which fill little of its frame."""
     size, tiling = preprocessing.get("size"), preprocessing.get("tiling")
     if not size or tiling:

@@ -184,7 +184,7 @@ def _balance(train: Mapping[str, int]) -> list[Finding]:
                 "class-imbalance",
                 "warning",
                 f"`train` has {present[most]} records of `{most}` and {present[least]} of `{least}`, {ratio:.0f} to 1"
-                f" (stated limit {MAX_IMBALANCE:g} to 1).",
+                f" (limit {MAX_IMBALANCE:g} to 1).",
                 len(present),
                 (),
                 "Read macro-F1 and the recall of each class, not accuracy; let rare classes count more (`sampler:"

@@ -102,9 +102,7 @@ def _swapped(whose: str, mean: Sequence[float], std: Sequence[float]) -> Finding
     )
 
 
-def _mismatch(
-    severity: Literal["error", "note"], key: str, own: object, wanted: object, card: BackboneCard
-) -> Finding:
+def _mismatch(severity: Literal["error", "note"], key: str, own: object, wanted: object, card: BackboneCard) -> Finding:
     return Finding(
         "preprocessing-mismatch",
         severity,

@@ -130,10 +130,11 @@ def _look(image: Any, name: str, path: Path | None) -> ImageFacts:  # noqa: ANN4
         image.draft("L", (_DECODED, _DECODED))  # changes the object, so not that of a caller; only JPEG can
     upright = image if orientation == 1 else ImageOps.exif_transpose(image)
     plain = upright.convert("L")
-    low, high = plain.getextrema()
+    values = np.asarray(plain)
+    low, high = float(values.min()), float(values.max())
     if mode in ("RGBA", "LA", "PA"):
-        least, most = upright.getchannel("A").getextrema()
-        low, high = min(low, least), max(high, most)
+        opacity = np.asarray(upright.getchannel("A"))
+        low, high = min(low, float(opacity.min())), max(high, float(opacity.max()))
     digest = None if path is not None else hashlib.sha256(image.tobytes()).hexdigest()
     # In two steps: the first keeps whole grey levels, and the mean of its 16 pixels has finer ones.
     if min(plain.size) > 4 * THUMBNAIL:
@@ -141,7 +142,7 @@ def _look(image: Any, name: str, path: Path | None) -> ImageFacts:  # noqa: ANN4
     small = plain.convert("F").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     thumbnail = np.asarray(small, dtype=np.float16)
     mode = kind + (" + alpha" if alpha else "")
-    return ImageFacts(height, width, mode, float(low), float(high), num_bytes, thumbnail, digest)
+    return ImageFacts(height, width, mode, low, high, num_bytes, thumbnail, digest)
 
 
 def _of_pixels(pixels: npt.NDArray[Any], num_bytes: int | None = None) -> ImageFacts:

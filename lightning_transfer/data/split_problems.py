@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_transfer.errors import closest, listing
@@ -55,7 +55,7 @@ def find_split_problems(
                 "group-overlap",
                 f"{len(leaks)} groups are in more than one split: {listing(named)}.",
                 len(leaks),
-                (f"{' | '.join(sides[s] for s in SPLITS if s in sides)} (group {name})" for name, sides in leaks.items()),
+                (f"{_sides(sides)} (group {name})" for name, sides in leaks.items()),
                 "A group must stay on one side; correct the split column, or leave it out and let the groups decide.",
             )
         )
@@ -102,6 +102,11 @@ def group_key(record: Record) -> str:
         ('group 7', 'record 7')
     """
     return f"group {record.group}" if record.group is not None else f"record {record.id}"
+
+
+def _sides(first: Mapping[str, str]) -> str:
+    """Name a record of each split."""
+    return " | ".join(f"{split} {first[split]}" for split in SPLITS if split in first)
 
 
 def _error(code: str, message: str, count: int, examples: Iterable[str], advice: str) -> Finding:
@@ -158,7 +163,11 @@ def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | 
         only = next(iter(train))
         problems.append(
             _error(
-                "single-class", f"`train` has one class only: `{only}`.", 1, (), "At least two are needed to learn from."
+                "single-class",
+                f"`train` has one class only: `{only}`.",
+                1,
+                (),
+                "At least two are needed to learn from.",
             )
         )
     return problems

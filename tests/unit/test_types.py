@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_transfer.types import BackboneCard, Calibration, OperatingPoint, Schema
+from lightning_transfer.types import BackboneCard, Calibration, Finding, OperatingPoint, Schema
 
 CARD = BackboneCard(
     name="timm/resnet18",
@@ -73,3 +73,13 @@ def test_another_fitted_rate_can_decide() -> None:
 def test_types_and_errors_do_not_import_torch() -> None:
     code = "import sys, lightning_transfer.types, lightning_transfer.errors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_finding_is_plain_and_holds_few_examples() -> None:
+    finding = Finding("group-overlap", "error", "1 group is in two splits.", 1, ("a | b",), "Correct the splits.")
+    assert finding.to_dict() == {
+        "code": "group-overlap", "severity": "error", "message": "1 group is in two splits.", "count": 1,
+        "examples": ["a | b"], "advice": "Correct the splits.",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="at most 20 `examples`, got 21"):
+        Finding("x", "note", "x", 21, tuple(map(str, range(21))))

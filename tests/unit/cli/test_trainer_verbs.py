@@ -18,7 +18,16 @@ ROOT = HERE.parents[2]
 
 def test_a_fit_leaves_a_whole_run(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    expected = {"config.yaml", "environment.json", "data.json", "plan.json", "model.ckpt", "checkpoints", "logs"}
+    expected = {
+        "config.yaml",
+        "environment.json",
+        "data.json",
+        "plan.json",
+        "model.ckpt",
+        "checkpoints",
+        "logs",
+        "check.json",
+    }
     assert names == expected | {"metrics.json"}
     assert RUN_DIR_VARIABLE not in os.environ
 
