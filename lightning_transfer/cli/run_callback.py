@@ -56,7 +56,7 @@ class RunFolderCallback(Callback):
         """Share the folder's path, then write what is known before training, and check the data."""
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
         if trainer.is_global_zero:
-            self._write_facts(trainer)
+            self._write_facts(trainer, stage)
         if self.check_data and stage == "fit":
             from lightning_transfer.cli.check_data import check_fit
 
@@ -66,7 +66,7 @@ class RunFolderCallback(Callback):
             if problem:
                 raise DataError(problem)
 
-    def _write_facts(self, trainer: Trainer) -> None:
+    def _write_facts(self, trainer: Trainer, stage: str) -> None:
         write_text(self.folder / "config.yaml", self.config)
         write_json(self.folder / "environment.json", environment(self.command, _device(trainer)))
         if stage == "fit" and not self.only_plan:
