@@ -24,7 +24,11 @@ from lightning_transfer.data.plain_images import plain_image_features
 from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
+from lightning_transfer.data.splits_time import assign_splits_by_time
 from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records_from_csv, write_table
+from lightning_transfer.data.text_neighbours import Copies, drop_copies
+from lightning_transfer.data.texts import Tickets, read_tickets
+from lightning_transfer.data.texts_clean import TextCleaning
 from lightning_transfer.data.tiling import Box, Tile, Tiling, cut_record, label_tiles
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     "Augmentations",
     "BaseDataModule",
     "Box",
+    "Copies",
     "FormulaImages",
     "ImageFacts",
     "ImageFormat",
@@ -43,11 +48,14 @@ __all__ = [
     "OnBadFile",
     "Progress",
     "Skipped",
+    "TextCleaning",
+    "Tickets",
     "Tile",
     "Tiling",
     "assign_folds",
     "assign_parts",
     "assign_splits",
+    "assign_splits_by_time",
     "audit_data",
     "audit_records",
     "check_images",
@@ -56,6 +64,7 @@ __all__ = [
     "count_records",
     "cut_record",
     "describe_format",
+    "drop_copies",
     "find_format",
     "find_mask_folder",
     "fingerprint",
@@ -68,6 +77,7 @@ __all__ = [
     "read_csv",
     "read_image",
     "read_mask",
+    "read_tickets",
     "record_mask",
     "records_from_csv",
     "records_from_files",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -11,19 +9,12 @@ import numpy as np
 from lightning_transfer.data.audit_duplicates import NearDuplicates, duplicate_findings
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.split_problems import MAX_EXAMPLES
+from lightning_transfer.data.text_neighbours import COMPARED_LETTERS, TextIndex, normalise_text
+from lightning_transfer.errors import DataError
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import Record
 
-__all__ = ["MIN_JACCARD", "normalise_text", "text_findings"]
-
-MIN_JACCARD = 0.8
-"""Share of common runs of four letters from which two texts are nearly the same: one word in eight may differ."""
-
-_RUN = 4
-_LETTERS = 20_000  # of a text that are compared: what is the same so far is the same
-# 21 bands of 6: a pair of similarity 0.8 is missed once in 500 times, and one of 0.5 compared in vain once in four.
-_BANDS, _ROWS = 21, 6
-_PART = 2_000  # texts whose signatures are made at once
+__all__ = ["text_findings"]
 
 
 def text_findings(records: Sequence[Record], *, near: bool = True, progress: Progress = quiet) -> list[Finding]:
@@ -72,16 +63,6 @@ def text_findings(records: Sequence[Record], *, near: bool = True, progress: Pro
     return findings
 
 
-def normalise_text(text: str) -> str:
-    """Return a text without case, and with one space for all spaces and signs in a row.
-
-    Example:
-        >>> normalise_text("  What's the TOP-UP limit? ")
-        'what s the top up limit'
-    """
-    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
-
-
 def _lengths(records: Sequence[Record]) -> Finding:
     words = np.array([len(record.input.split()) for record in records])
     letters = np.array([len(record.input) for record in records])
@@ -99,8 +80,8 @@ def _near(
 ) -> list[Finding]:
     """Compare what MinHash takes for alike; each different text once, with the records that have it."""
     try:
-        from datasketch import MinHash, MinHashLSH
-    except ImportError:
+        index = TextIndex()
+    except DataError:
         return [
             Finding(
                 "near-duplicates-not-searched",
@@ -115,27 +96,15 @@ def _near(
     members: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
         if text:
-            members.setdefault(text[:_LETTERS], []).append(place)
+            members.setdefault(text[:COMPARED_LETTERS], []).append(place)
     different = list(members)
-    index = MinHashLSH(num_perm=_BANDS * _ROWS, params=(_BANDS, _ROWS))
     with progress("Near-duplicates", len(different)) as bar:
-        for start in range(0, len(different), _PART):
-            part = different[start : start + _PART]
-            signatures = MinHash.bulk([[run.encode() for run in _runs(text)] for text in part], num_perm=_BANDS * _ROWS)
-            for place, (text, signature) in enumerate(zip(part, signatures, strict=True), start=start):
-                own = _runs(text)
-                for candidate in index.query(signature):
-                    other = _runs(different[candidate])
-                    similarity = len(own & other) / len(own | other)
-                    if similarity >= MIN_JACCARD:
-                        _add(pairs, members[different[candidate]], members[text], similarity)
-                index.insert(place, signature, check_duplication=False)
-            bar.update(len(part))
+        for place, text, signature in index.sign(different):
+            for other, similarity in index.query(text, signature):
+                _add(pairs, members[different[other]], members[text], similarity)
+            index.add(place, text, signature)
+            bar.update(1)
     return pairs.findings()
-
-
-def _runs(text: str) -> set[str]:
-    return {text[start : start + _RUN] for start in range(max(1, len(text) - _RUN + 1))}
 
 
 def _add(pairs: NearDuplicates, some: Sequence[int], others: Sequence[int], similarity: float) -> None:

@@ -16,7 +16,8 @@ from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.files import atomic
 from lightning_transfer.types import Record, Split
 
-__all__ = ["OnBadFile", "Skipped", "plain_cell", "read_csv", "records_from_csv", "split_name", "write_table"]
+__all__ = ["OnBadFile", "Skipped", "name_columns", "plain_cell", "read_csv", "records_from_csv", "require_columns"]
+__all__ += ["split_name", "write_table"]
 
 OnBadFile = Literal["error", "skip"]
 
@@ -98,12 +99,7 @@ def read_csv(path: str | Path, *, ragged: list[tuple[int, str]] | None = None) -
         raise DataError(f"`{file}` is not a CSV file that can be read: {error}.") from error
     except OSError as error:
         raise DataError(f"Cannot read the table `{file}`: {error.strerror or error}.") from error
-    if not lines:
-        raise DataError(f"The table `{file}` is empty. Expected a header such as `path,label`, then one row a record.")
-    columns = [name.strip() or f"column {place}" for place, name in enumerate(lines[0][1], start=1)]
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
-    if repeated:
-        raise DataError(f"The table `{file}` has the column {listing(f'`{name}`' for name in repeated)} twice.")
+    columns = name_columns(lines[0][1] if lines else [], file)
     if len(lines) == 1:
         raise DataError(f"The table `{file}` has a header ({', '.join(columns)}) and no row.")
     for place, (number, cells) in enumerate(lines[1:]):
@@ -113,6 +109,42 @@ def read_csv(path: str | Path, *, ragged: list[tuple[int, str]] | None = None) -
                 raise DataError(f"`{file}`: {reason}. Quote cells that hold commas: {listing(cells, 8)}.")
             ragged.append((place, reason))
     return columns, [cells for _, cells in lines[1:]]
+
+
+def name_columns(header: Sequence[str], file: Path) -> list[str]:
+    """Return the names of a header's columns; one without a name is called by its place.
+
+    Raises:
+        DataError: If there is no header, or a name repeats.
+    """
+    if not header:
+        raise DataError(f"The table `{file}` is empty. Expected a header such as `path,label`, then one row a record.")
+    columns = [name.strip() or f"column {place}" for place, name in enumerate(header, start=1)]
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise DataError(f"The table `{file}` has the column {listing(f'`{name}`' for name in repeated)} twice.")
+    return columns
+
+
+def require_columns(named: Mapping[str, Sequence[str]], columns: Sequence[str], file: Path) -> None:
+    """Refuse a role whose column the table lacks.
+
+    Args:
+        named: Role, as the argument is called -> names of its columns.
+        columns: Those of the table.
+        file: For the message.
+
+    Raises:
+        DataError: Names the column, the role, and what exists.
+    """
+    for role, names in named.items():
+        for name in names:
+            if name not in columns:
+                hint = " Is it separated by `;`? Commas are expected." if len(columns) == 1 else ""
+                raise DataError(
+                    f"No column `{name}` in `{file}` (`{role}`).{closest(name, columns)}{hint}"
+                    f" Columns: {', '.join(columns)}."
+                )
 
 
 def records_from_csv(
@@ -167,14 +199,7 @@ def records_from_csv(
     for role, name in roles.items():
         default = role.removesuffix("_column") if role != "id_column" else None
         named[role] = [name] if name is not None else [default] if default in columns and default is not None else []
-    for role, names in named.items():
-        for name in names:
-            if name not in columns:
-                hint = " Is it separated by `;`? Commas are expected." if len(columns) == 1 else ""
-                raise DataError(
-                    f"No column `{name}` in `{file}` (`{role}`).{closest(name, columns)}{hint}"
-                    f" Columns: {', '.join(columns)}."
-                )
+    require_columns(named, columns, file)
     used = {name for names in named.values() for name in names}
     records: list[Record] = []
     lost: list[Skipped] = []

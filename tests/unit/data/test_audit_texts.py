@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_transfer.data.audit_texts import normalise_text, text_findings
+from lightning_transfer.data.audit_texts import text_findings
+from lightning_transfer.data.text_neighbours import normalise_text
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import Record
 
