@@ -112,7 +112,11 @@ class _Export:
     def _samples(self) -> Samples:
         if self.options.samples is not None:
             return samples_from_folder(self.options.samples, self.options.n_samples)
-        return samples_from_data(self.cli, self.predictor.module, self.options.n_samples)
+        found = samples_from_data(self.cli, self.predictor.module, self.options.n_samples)
+        if self.options.int8 and not (found.training and found.test):
+            missing = "test" if found.training else "training"
+            raise UsageError(f"`--int8` needs {missing} records, and the data of the run have none. Leave it out.")
+        return found
 
     def _reference(self, records: Sequence[Record]) -> forms.Reference:
         """Return what the checkpoint says, with the preprocessing and the decisions of this package."""
@@ -146,6 +150,13 @@ class _Export:
         self, files: Mapping[str, _File], reference: forms.Reference, samples: Samples
     ) -> dict[str, forms.Parity]:
         """Compare each model with the checkpoint, prepared by the script, and refuse what differs."""
+        for name, file in files.items():
+            wrong = [key for key in self.facts if file.facts.get(key) != self.facts[key]]
+            if wrong:
+                raise forms.ParityError(
+                    f"`{name}` does not say what the checkpoint says of `{wrong[0]}`, so it was not kept: "
+                    f"{file.facts.get(wrong[0])}, and not {self.facts[wrong[0]]}."
+                )
         with progress("Exported", len(samples.records), self.show) as bar:
             rows = []
             runs = {name: file.run for name, file in files.items()}
@@ -161,16 +172,18 @@ class _Export:
     def _prepared(self, records: Sequence[Record]) -> Iterator[np.ndarray]:
         """Yield each sample as the script prepares it, and note how far that is from what the checkpoint was shown."""
         for record in records:
-            images = predict_onnx.tensors(record.input, self.spec)
+            try:
+                images = predict_onnx.tensors(record.input, self.spec)
+            except predict_onnx.Unreadable as error:
+                raise forms.ParityError(
+                    f"`{_SCRIPT}` cannot read `{record.id}`, which the checkpoint reads: {error}. Nothing was kept."
+                ) from error
             ours = self.predictor.preprocess(record.input).numpy().reshape(images.shape)
             self.input_difference = max(self.input_difference, float(np.abs(images - ours).max()))
             yield images
 
     def _quantise(self, place: Path, files: dict[str, _File], samples: Samples) -> Int8Loss:
         """Write the 8-bit twin, and measure what it loses on the test split."""
-        if not samples.training or not samples.test:
-            missing = "training" if not samples.training else "test"
-            raise UsageError(f"`--int8` needs {missing} records, and the data of the run have none. Leave it out.")
         batches = (predict_onnx.tensors(record.input, self.spec) for record in samples.training)
         operations = forms.quantised_operations(self.predictor.module)
         forms.quantise(place / _ONNX, place / _INT8, batches, self.facts, operations)

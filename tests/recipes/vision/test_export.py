@@ -154,7 +154,12 @@ def test_a_source_head_stays_at_home(fitted: Path, drawn: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("fault", "form", "name"),
-    [("network", "both", "model.onnx"), ("script", "pt2", "model.pt2"), ("facts", "pt2", "model.pt2")],
+    [
+        ("network", "both", "model.onnx"),
+        ("script", "pt2", "model.pt2"),
+        ("facts", "pt2", "model.pt2"),
+        ("file", "pt2", "model.pt2"),
+    ],
 )
 def test_a_model_that_says_something_else_is_not_kept(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, fault: str, form: str, name: str
@@ -167,17 +172,35 @@ def test_a_model_that_says_something_else_is_not_kept(
         from lightning_transfer.export import predict_onnx
 
         monkeypatch.setattr(predict_onnx, "_unit", lambda pixels: pixels.astype("float32") / 256)
-    else:  # what the file says of itself differs
+    else:
         import lightning_transfer.cli.export as verb
 
-        facts = verb.forms.exported_facts
-        monkeypatch.setattr(verb.forms, "exported_facts", lambda *given: {**facts(*given), "temperature": 9.0})
+        facts, write = verb.forms.exported_facts, verb.forms.write_program
+        if fault == "facts":  # what the files are made from differs
+            monkeypatch.setattr(verb.forms, "exported_facts", lambda *given: {**facts(*given), "temperature": 9.0})
+        else:  # what one file says of itself differs
+            other = {"preprocessing": {}}
+            monkeypatch.setattr(verb.forms, "write_program", lambda a, b, facts: write(a, b, {**facts, **other}))
     code, printed = run("export", str(folder), "--format", form, "--n_samples", "40")
     assert code == 1
-    assert f"Error: `{name}` does not say what the checkpoint says on 40 samples, so it was not kept" in printed
+    where = "of `preprocessing`" if fault == "file" else "on 40 samples"
+    assert f"Error: `{name}` does not say what the checkpoint says {where}, so it was not kept" in printed
     assert not (folder / "export").exists()
     assert not list(folder.rglob("*.onnx"))
     assert not list(folder.rglob("*.pt2"))
+
+
+def test_a_picture_that_only_the_checkpoint_can_read_is_named(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_transfer.export import predict_onnx
+
+    monkeypatch.setattr(predict_onnx, "_decode", lambda image: 1 / 0 if image.size else None)
+    monkeypatch.setattr(predict_onnx, "DECODE_ERRORS", (ZeroDivisionError,))
+    code, printed = run("export", str(folder), "--format", "pt2", "--n_samples", "4")
+    assert code == 1
+    assert "`predict_onnx.py` cannot read `" in printed
+    assert not (folder / "export").exists()
 
 
 def test_a_failure_half_way_leaves_nothing(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
