@@ -32,7 +32,7 @@ def _rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _short_clock() -> Iterator[None]:
     """Time each model a few times: the table's form is tested here, not its numbers."""
     with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +41,7 @@ def _short_clock() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sharp(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fitted run, whose two epochs leave all classes about alike, with a head that tells them apart."""
     run = Path(shutil.copytree(fitted, tmp_path_factory.mktemp("sharp") / "run"))
@@ -56,7 +56,7 @@ def folder(sharp: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sharp, tmp_path / "run"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def written(sharp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its export in every form, made once."""
     run = Path(shutil.copytree(sharp, tmp_path_factory.mktemp("written") / "run"))
@@ -267,7 +267,7 @@ def test_tiles_and_memories_of_patches_are_exported_too(
 # An environment in which torch is not installed.
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("bare") / "venv"
     venv.create(place, with_pip=True)
