@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +15,8 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_transfer.metrics.cost import tensors_of
 
 __all__ = ["Latency", "LatencyRow", "live_bytes", "measure_latency"]
 
@@ -195,9 +197,9 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's 
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        given = {_reference(item) for item in _tensors((args, kwargs or {}))}
+        given = {_reference(item) for item in tensors_of((args, kwargs or {}))}
         result = func(*args, **(kwargs or {}))
-        for item in _tensors(result):
+        for item in tensors_of(result):
             reference = _reference(item)
             # A view of a weight, or of the batch, is no new memory.
             if reference not in given:
@@ -213,17 +215,6 @@ def _reference(tensor: Tensor) -> StorageWeakRef:
 
 def _is_gone(reference: StorageWeakRef) -> bool:
     return bool(reference.expired())  # type: ignore[no-untyped-call]
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _resized(example: Any, size: int) -> Any:  # noqa: ANN401

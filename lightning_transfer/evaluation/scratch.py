@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import signal
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +23,15 @@ from lightning_transfer.callbacks.forgetting_random import isolated_rng
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.modules import TransferModule
+from lightning_transfer.silence import silenced
 
 __all__ = ["LEARNING_RATES", "Scratch", "fit_scratch", "random_twin"]
 
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 """Of AdamW: the range in which convolutional networks and transformers of all sizes train from random weights."""
 
+# Of a Trainer that the user never made.
+_REMARKING = ("lightning.pytorch", "lightning.fabric", "lightning_transfer")
 _WEIGHT_DECAY = 0.05
 _SLOWER = 0.2
 _TIMES_SLOWER = 2
@@ -146,7 +147,7 @@ def fit_scratch(
         )
     start = time.perf_counter()
     trials: dict[float, _Trial] = {}
-    with _quiet(), isolated_rng(), progress("From scratch", None, show_progress) as bar:
+    with silenced(*_REMARKING), isolated_rng(), progress("From scratch", None, show_progress) as bar:
 
         def train_with(rate: float, epochs: int) -> _Trial:
             _seed(seed)
@@ -287,19 +288,3 @@ def _interruptible() -> Iterator[None]:
     finally:
         if main and signal.getsignal(signal.SIGINT) is not handler:
             signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks on a Trainer that the user never made to ourselves."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_transfer")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

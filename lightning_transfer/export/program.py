@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from lightning_transfer.export.facts import to_properties
 from lightning_transfer.export.packages import ExportError, import_package
+from lightning_transfer.silence import silenced
 
 __all__ = ["FACTS_FILE", "INPUT", "OPSET", "OUTPUT", "read_program", "trace", "write_onnx", "write_program"]
 
@@ -29,6 +27,8 @@ FACTS_FILE = "lightning_transfer.json"
 """Name of the facts inside a ``.pt2`` file."""
 
 _BATCH = "batch"
+# They warn of what they cope with.
+_EXPORTERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 # Protocol buffers end at 2 GiB; what is larger gets a second file beside it.
 _EMBEDDED_BYTES = 2**31 - 2**24
 
@@ -51,7 +51,7 @@ def trace(network: nn.Module, size: tuple[int, int, int]) -> ExportedProgram:
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, *size)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), silenced(*_EXPORTERS):
             program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim(_BATCH)},), strict=False)
     except Exception as error:  # torch raises many kinds
         raise ExportError(f"torch.export cannot trace the network: {_first_lines(error)}") from error
@@ -65,7 +65,7 @@ def trace(network: nn.Module, size: tuple[int, int, int]) -> ExportedProgram:
 
 def write_program(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -> None:
     """Write a ``.pt2`` file, which holds the facts as `FACTS_FILE` too."""
-    with _quiet():
+    with silenced(*_EXPORTERS):
         torch.export.save(program, path, extra_files={FACTS_FILE: json.dumps(facts, ensure_ascii=False)})
 
 
@@ -75,7 +75,7 @@ def read_program(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Read only files that you trust: torch unpickles parts of them.
     """
     extra = {FACTS_FILE: ""}
-    with _quiet():
+    with silenced(*_EXPORTERS):
         program = torch.export.load(path, extra_files=extra)
     facts: dict[str, Any] = json.loads(extra[FACTS_FILE])
     return program.module(), facts
@@ -95,7 +95,7 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -
     onnx = import_package("onnx")
     import_package("onnxscript")
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), silenced(*_EXPORTERS):
             exported = torch.onnx.export(
                 program.run_decompositions({torch.ops.aten.adaptive_max_pool2d.default: _global_max}),
                 dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False,
@@ -138,22 +138,6 @@ def _clean(model: Any) -> None:  # noqa: ANN401 - onnx_ir.Model
         value.shape[0] = _BATCH
     model.metadata_props.clear()
     model.doc_string = None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporters' warnings and log lines to themselves; their errors come through."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _first_lines(error: Exception, limit: int = 300) -> str:

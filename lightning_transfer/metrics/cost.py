@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TrainingMemory", "saved_activation_bytes", "trainable_memory"]
+__all__ = ["TrainingMemory", "saved_activation_bytes", "tensors_of", "trainable_memory"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def saved_activation_bytes(module: nn.Module, example_input: Any) -> float:  # n
         >>> saved_activation_bytes(layers, torch.zeros(5, 8))  # the input of each layer: 8 and 4 floats
         48.0
     """
-    first = next(_tensors(example_input), None)
+    first = next(tensors_of(example_input), None)
     if first is None or first.ndim == 0 or len(first) == 0:
         found = type(example_input).__name__ if first is None else f"a tensor of shape {tuple(first.shape)}"
         raise ValueError(f"Expected an example with at least one sample, got {found}. Pass a batch of one or more.")
@@ -128,12 +128,18 @@ def _nbytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401
+def tensors_of(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any tree of containers
+    """Yield the tensors in nested mappings, tuples and lists, in order.
+
+    Example:
+        >>> [len(item) for item in tensors_of({"ids": torch.zeros(2), "more": [torch.zeros(3), "text"]})]
+        [2, 3]
+    """
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_of(item)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_of(item)

@@ -20,6 +20,18 @@ def card() -> BackboneCard:
 
 
 @pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a table of tickets."""
+
+    def put(content: str | bytes, name: str = "t.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return put
+
+
+@pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
     """Write ``count`` small images into each class folder."""
 

@@ -12,16 +12,6 @@ PLAIN = TextCleaning(phones=False)
 HEADER = "id,subject,body,label,group,time,language,split,shop\n"
 
 
-@pytest.fixture
-def write(tmp_path: Path):
-    def put(content: str | bytes, name: str = "t.csv") -> Path:
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return put
-
-
 def read(path: Path, **options: object):
     return read_tickets(path, **{"cleaning": PLAIN, **options})
 

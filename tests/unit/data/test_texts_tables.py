@@ -31,16 +31,6 @@ def read(path: Path, **options: str) -> list[dict[str, object]]:
     return [dict(row.values) for row in rows]
 
 
-@pytest.fixture
-def write(tmp_path: Path):
-    def put(content: bytes | str, name: str = "t.csv") -> Path:
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return put
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_csv_agrees_with_the_csv_module_in_every_encoding(write, encoding: str, delimiter: str) -> None:
