@@ -336,7 +336,7 @@ def knn_score(features: ArrayLike, examples: ArrayLike, k: int) -> Float:
         chosen = usable[start : start + size]
         distance = 1.0 - (rows[chosen] / length[chosen, None]) @ known.T
         found[chosen] = np.partition(distance, place, axis=1)[:, place]
-    return np.clip(found, 0.0, 2.0)
+    return np.asarray(np.clip(found, 0.0, 2.0))
 
 
 def _checked(scores: ArrayLike, flags: ArrayLike) -> tuple[Float, NDArray[np.bool_]]:
