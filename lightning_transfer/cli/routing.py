@@ -101,8 +101,8 @@ def fit_policy(
     if not cli.recipe.routes or split is None:
         return None
     if module.schema.task != "multiclass":
-        rank_zero_info(f"Routing is left out: it sends a ticket to one of several queues, and this task is "
-                       f"{module.schema.task}.")  # fmt: skip
+        task = module.schema.task
+        rank_zero_info(f"Routing is left out: it sends a ticket to one of several queues, and this task is {task}.")
         return None
     records, outputs = split
     # Nothing was trained on what is out of scope, so all of it but test's may choose the score; only that of the same
