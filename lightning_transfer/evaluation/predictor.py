@@ -13,6 +13,8 @@ from torch import Tensor
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.evaluation.neighbours import TrainingExamples
 from lightning_transfer.evaluation.predictions import predictions
+from lightning_transfer.evaluation.routing_decide import RoutingDecision, decide
+from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
 from lightning_transfer.evaluation.tiles import join_logits
 from lightning_transfer.types import Batch, Calibration, Prediction, Record, Schema
 
@@ -35,6 +37,7 @@ class Predictor:
         preprocess: Maps one item to the tensor that the module takes; with a tiling, to one such tensor a tile.
         path: The checkpoint.
         examples: Training examples to compare with; None where the checkpoint keeps none.
+        routing: When to route and when to ask; None where the recipe does not route.
     """
 
     module: TransferModule
@@ -43,6 +46,7 @@ class Predictor:
     preprocess: Callable[[Any], Tensor]
     path: Path
     examples: TrainingExamples | None = None
+    routing: RoutingPolicy | None = None
 
     def predict(self, items: Sequence[Any], batch_size: int = 32) -> list[Prediction]:
         """Return a prediction for each item, in order, with the nearest training example where there are any.
@@ -62,6 +66,26 @@ class Predictor:
         names = [_name(item, place) for place, item in enumerate(items)]
         nearest = None if self.examples is None else self.examples.nearest(features)
         return predictions(logits, names, self.schema, self.calibration, nearest)
+
+    def route(self, items: Sequence[Any], batch_size: int = 32) -> list[RoutingDecision]:
+        """Return for each item, in order, whether to route it and where to, or to ask, or that it is out of scope.
+
+        Args:
+            items: As `predict`.
+            batch_size: As `predict`.
+
+        Raises:
+            ValueError: If the checkpoint has no routing policy; the other errors are those of `predict`.
+        """
+        if self.routing is None:
+            raise ValueError(
+                f"`{self.path}` has no routing policy: its recipe does not route, or its task is not multi-class. Use "
+                "`predict`."
+            )
+        logits, features = self.outputs(items, batch_size)
+        names = [_name(item, place) for place, item in enumerate(items)]
+        temperature = self.calibration.temperature
+        return decide(logits, features, names, self.schema, temperature, self.routing, self.examples)
 
     def outputs(self, items: Sequence[Any], batch_size: int = 32) -> tuple[Tensor, Tensor]:
         """Return logits ``(N, L)`` before temperature and features ``(N, F)`` of the items, a row each, on the CPU.
@@ -141,8 +165,10 @@ def load(
     preprocess = _preprocessing(module.schema, path)
     calibration = module.calibration if max_false_reject_rate is None else module.calibration.at(max_false_reject_rate)
     module.to(device).eval()
-    examples = TrainingExamples.from_payload(checkpoint[CHECKPOINT_KEY])
-    return Predictor(module, module.schema, calibration, preprocess, path, examples)
+    payload = checkpoint[CHECKPOINT_KEY]
+    examples = TrainingExamples.from_payload(payload)
+    routing = None if payload.get(ROUTING_KEY) is None else RoutingPolicy.from_dict(payload[ROUTING_KEY])
+    return Predictor(module, module.schema, calibration, preprocess, path, examples, routing)
 
 
 def _checkpoint_path(path: Path) -> Path:

@@ -10,4 +10,5 @@ RECIPE = Recipe(
     module="lightning_transfer.modules:ClassificationModule",
     data="recipes.nlp.data:TextDataModule",
     description="Ticket routing: adapt a pretrained text encoder to your queues, and know when not to route.",
+    routes=True,
 )

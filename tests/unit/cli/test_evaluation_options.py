@@ -23,7 +23,14 @@ def test_an_unknown_baseline_is_refused_by_the_parser(toy: Toy, small: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("max_false_reject_rate", 5), ("nearest_examples", -1), ("latency_batch_sizes", [0])]
+    ("option", "value"),
+    [
+        ("max_false_reject_rate", 5),
+        ("nearest_examples", -1),
+        ("latency_batch_sizes", [0]),
+        ("target_precision", 1.0),
+        ("min_margin", -0.5),
+    ],
 )
 def test_a_number_out_of_range_is_refused_before_the_fit(toy: Toy, small: str, option: str, value: Any) -> None:
     done = toy("fit", "--config", small, f"--evaluation.{option}", value)
@@ -31,3 +38,9 @@ def test_a_number_out_of_range_is_refused_before_the_fit(toy: Toy, small: str, o
     assert f"Error: Expected `{option}` " in done.err
     assert f"got {value}" in done.err
     assert not list(Path("runs").glob("**/model.ckpt"))
+
+
+def test_a_distance_to_nothing_is_refused_before_the_fit() -> None:
+    with pytest.raises(ValueError, match="`nearest_examples: 0` keeps none"):
+        EvaluationOptions(out_of_scope_score="knn", nearest_examples=0)
+    assert EvaluationOptions(out_of_scope_score="auto", nearest_examples=0).target_precision == 0.95
