@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lightning_transfer.backbones import licence_notice, load_backbone, load_source_head
+from lightning_transfer.backbones import LoraOptions, add_lora, licence_notice, load_backbone, load_source_head
 from lightning_transfer.data.schema import check_preprocessing
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.types import BackboneCard, Batch, Calibration, ModelOutput, Schema
@@ -46,6 +46,7 @@ class TransferModule(pl.LightningModule):
         head_dropout: Share of features dropped before the linear layer.
         keep_source_head: Keep the pretrained classifier, frozen, as ``source_head``, so that a ForgettingMonitor
             can measure the old task.
+        lora: Low-rank adapters on a transformers backbone, whose own weights are then frozen; None for none.
         optimizer: Called with the parameters that require a gradient.
         scheduler: Called with the optimizer.
         scheduler_interval: ``step`` for schedules counted in optimizer steps (OneCycle, warm-ups).
@@ -73,6 +74,7 @@ class TransferModule(pl.LightningModule):
         head_norm: Literal["none", "batchnorm"] = "none",
         head_dropout: float = 0.0,
         keep_source_head: bool = False,
+        lora: LoraOptions | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01),
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
@@ -83,6 +85,9 @@ class TransferModule(pl.LightningModule):
             raise ValueError(f"Expected `head_dropout` in [0, 1), got {head_dropout}. Use 0.0 for no dropout.")
         given = BackboneCard.from_dict(card) if isinstance(card, Mapping) else card
         self.backbone, self.card = load_backbone(backbone, weights=weights, card=given)
+        self.lora = LoraOptions.of(lora)  # a checkpoint holds plain values
+        if self.lora is not None:
+            add_lora(self.backbone, self.lora)
         self.source_head: nn.Module | None = None
         if keep_source_head:
             self.source_head = load_source_head(backbone, weights=weights, card=given)
@@ -192,6 +197,7 @@ class TransferModule(pl.LightningModule):
             "backbone": self.card.name,
             "head_norm": self.head_norm,
             "head_dropout": self.head_dropout,
+            "lora": None if self.lora is None else self.lora.to_dict(),
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
