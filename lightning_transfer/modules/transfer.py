@@ -65,6 +65,8 @@ class TransferModule(pl.LightningModule):
     monitor_mode: Literal["min", "max"] = "min"
     learns_from: Literal["all", "negative"] = "all"
     """``negative``: the negative class alone is enough to train; the data then take all other classes together."""
+    examples_per_class: int | None = None
+    """How many examples of one class a training batch holds together, with several classes in it; None: no rule."""
 
     def __init__(
         self,
