@@ -6,9 +6,10 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 
-from lightning_transfer.data.loading import EpochSampler
+from lightning_transfer.data.loading import EpochSampler, class_weights
+from lightning_transfer.types import Record
 
-__all__ = ["ClassBatchSampler"]
+__all__ = ["ClassBatchSampler", "make_sampler"]
 
 
 class ClassBatchSampler(EpochSampler):
@@ -82,3 +83,31 @@ class ClassBatchSampler(EpochSampler):
                 stock[number] = [item for item in again if item not in run] + [item for item in again if item in run]
             run.append(stock[number].pop(0))
         return run
+
+
+def make_sampler(
+    records: Sequence[Record],
+    seed: int,
+    *,
+    batch_size: int,
+    processes: int = 1,
+    weighted: bool = False,
+    lengths: Sequence[int] | None = None,
+    examples_per_class: int | None = None,
+) -> EpochSampler:
+    """Return what chooses the order of training.
+
+    Args:
+        records: Of the training split, or their pieces.
+        seed: Of all epochs.
+        batch_size: Of each process.
+        processes: That share the records.
+        weighted: Draw every class equally often.
+        lengths: Of each input; those of like length come together.
+        examples_per_class: Batches of several classes with so many of each, whatever the lengths; None: no such rule.
+    """
+    if examples_per_class is not None:
+        labels = [record.label for record in records]
+        return ClassBatchSampler(labels, seed, batch_size=batch_size, examples_per_class=examples_per_class)
+    weights = class_weights(records) if weighted else None
+    return EpochSampler(len(records), seed, weights, lengths=lengths, batch_size=batch_size * processes)

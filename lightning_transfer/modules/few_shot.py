@@ -227,7 +227,8 @@ class FewShotModule(ClassificationModule):
         if not isinstance(given, DataLoader) or given.batch_size is None:
             raise MisconfigurationException(
                 f"`{type(self).__name__}` goes over the training data again to fit its head, and these come as "
-                f"{type(given).__name__}. Use a datamodule of lightning_transfer, or one DataLoader with a `batch_size`."
+                f"{'batches made elsewhere' if isinstance(given, DataLoader) else type(given).__name__}. Use a "
+                "datamodule of lightning_transfer, or one DataLoader with a `batch_size`."
             )
         again = DataLoader(given.dataset, batch_size=given.batch_size, collate_fn=given.collate_fn)
         modes = {part: part.training for part in self.backbone.modules()}
