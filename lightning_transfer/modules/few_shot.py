@@ -208,7 +208,7 @@ class FewShotModule(ClassificationModule):
 
     def _write(self, weight: Tensor, bias: Tensor, present: list[int]) -> None:
         """Write the regression into the linear layer; a class without examples is never the answer."""
-        linear: nn.Linear = self.head[-1]  # type: ignore[index, assignment] # a Sequential: see the base
+        linear: nn.Linear = self.head[-1]  # type: ignore[index] # a Sequential: see the base
         with torch.no_grad():
             # The layer before gives features the length sqrt(F); the regression saw them with length 1.
             weight = weight.to(linear.weight) / linear.in_features**0.5

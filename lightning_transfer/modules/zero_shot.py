@@ -83,7 +83,7 @@ class ZeroShotModule(ClassificationModule):
         texts = [self.descriptions[name] for name in self.schema.classes]
         directions = embed_texts(self.backbone, self.card, self.schema, texts)
         rows = directions if len(directions) == self.schema.num_logits else directions[1:] - directions[:1]
-        linear: nn.Linear = self.head[-1]  # type: ignore[index, assignment] # a Sequential: see the base
+        linear: nn.Linear = self.head[-1]  # type: ignore[index] # a Sequential: see the base
         with torch.no_grad():
             # The layer before gives features the length sqrt(F), so that the product is the cosine times the scale.
             linear.weight.copy_(rows * (self.scale / rows.shape[1] ** 0.5))

@@ -189,5 +189,5 @@ def test_a_checkpoint_without_adapters_does_not_load_into_a_module_with(folder: 
 
 
 def test_backbones_of_images_are_refused() -> None:
-    with pytest.raises(BackboneError, match="`lora` adapts the linear layers of transformers.*`ResNet`"):
+    with pytest.raises(BackboneError, match=r"`lora` adapts the linear layers of transformers.*`ResNet`"):
         ClassificationModule("timm/test_resnet", weights="random", lora=LoraOptions())

@@ -7,7 +7,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_transfer.backbones import load_backbone
 from lightning_transfer.errors import DataError
 from lightning_transfer.modules.descriptions import complete_descriptions, embed_texts, read_descriptions
-
 from tests.unit.modules.text_toys import QUEUES, make_encoder, schema_of
 
 transformers = pytest.importorskip("transformers")

@@ -57,7 +57,7 @@ def embed(module: FewShotModule, texts: list[str]) -> np.ndarray:
 
 
 class Heads(Callback):
-    """Keeps, at the end of each validation, what scikit-learn says of the encoder as it is then, and what was logged."""
+    """Keeps, at the end of each validation, what scikit-learn makes of the encoder as it is then, and the log."""
 
     def __init__(self) -> None:
         self.wanted: list[float] = []
@@ -276,7 +276,7 @@ def test_what_cannot_be_contrasted_is_refused(folder):
         module.configure_model()
     module = module_of(folder)
     module.use_schema(Schema(task="multiclass", classes=QUEUES, sampling="weighted"))
-    with pytest.raises(MisconfigurationException, match="`sampler: weighted` and `model.head: few_shot`"):
+    with pytest.raises(MisconfigurationException, match="few-shot batches are balanced already"):
         module.configure_model()
     module = module_of(folder, descriptions={"cards": "gone"})
     module.use_schema(schema_of())

@@ -26,7 +26,7 @@ def make_encoder(folder: Path, hidden: int = 16, seed: int = 0) -> Path:
     """Save a BERT of two blocks; its weights are large, so that words can be told apart without training."""
     words = [word for known in WORDS.values() for word in known]
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_FILLERS, *words]
-    tokenizer = Tokenizer(models.WordPiece({name: place for place, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece({name: place for place, name in enumerate(names)}, unk_token=names[1]))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
