@@ -1,4 +1,4 @@
-"""Learn from 5 to 20 examples a class: contrast them in the encoder, then fit a head on what it sees (SetFit)."""
+"""Learn from 5 to 20 examples a class: contrast them in the encoder, and fit a head on what it sees (after SetFit)."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ _MANY = 20
 
 
 class FewShotModule(ClassificationModule):
-    """Adapt an encoder to few examples: contrastive learning, then a logistic regression on the embeddings.
+    """Adapt an encoder to few examples by contrast, under a logistic regression that is fitted anew each epoch.
 
-    As SetFit does (Tunstall et al. 2022, arXiv 2209.11055), in one fit: each training step pulls examples of a class
-    together and pushes classes apart, and before each validation, and at the end of each epoch, the head is fitted
-    anew on the embeddings of all training examples, in closed form as far as the optimizer is concerned. So validation
-    shows what the model at hand can do, and every checkpoint of an epoch's end holds a head that fits it.
+    As in SetFit (Tunstall et al. 2022, arXiv 2209.11055), examples of a class are pulled together and classes pushed
+    apart, and the head is a logistic regression on the embeddings of all training examples. It is fitted before the
+    first step, and again before each validation and at the end of each epoch; no optimizer has it. So validation shows
+    what the encoder at hand can do, and every checkpoint of an epoch's end holds a head that fits it.
 
-    Where SetFit draws pairs and regresses their cosine, here all pairs of a batch count, and each example must find
-    its partners among all others (`supervised_contrastive_loss`); see ``benchmarks/few_shot.py``. The datamodule
+    Unlike SetFit, which regresses the cosine of drawn pairs, every example must find its partners among all others of
+    its batch (`supervised_contrastive_loss`), and must be told by the head of the epoch's beginning (cross-entropy),
+    which knows all classes, where a batch holds a few. ``benchmarks/README.md`` compares the losses. The datamodule
     makes batches of several classes with ``examples_per_class`` of each.
 
     Freezing schedules that open layers from the start fit: ``full``, ``partial``. Classes that exclude each other only;
-    one process only. Logged: as `ClassificationModule`, with the contrastive loss as ``train_loss``.
+    one process only. Logged: as `ClassificationModule`, with the sum of both losses as ``train_loss``.
 
     Args:
         backbone: See `TransferModule`; best an encoder that was trained to compare, such as all-MiniLM-L6-v2.
         weights: See `TransferModule`.
         card: See `TransferModule`.
+        contrast: Weight of the contrastive loss beside the cross-entropy; 0 leaves it out.
         temperature: Of the contrastive loss; smaller looks at the hardest pairs alone.
         examples_per_class: Of one class in a batch, at least 2; ``data.batch_size`` is a multiple of it.
         inverse_penalty: Inverse strength of the head's ridge penalty, scikit-learn's ``C``, on features of length 1.
@@ -67,9 +69,10 @@ class FewShotModule(ClassificationModule):
         backbone: str,
         weights: str | None = None,
         card: str | dict[str, Any] | None = None,
+        contrast: float = 0.3,
         temperature: float = 0.1,
         examples_per_class: int = 4,
-        inverse_penalty: float = 10.0,
+        inverse_penalty: float = 30.0,
         descriptions: dict[str, str] | str | None = None,
         keep_source_head: bool = False,
         lora: LoraOptions | None = None,
@@ -78,6 +81,8 @@ class FewShotModule(ClassificationModule):
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         scheduler_monitor: str = "val_loss",
     ) -> None:
+        if contrast < 0:
+            raise ValueError(f"Expected `contrast` of at least 0, got {contrast}. 0.3 is a good start.")
         if temperature <= 0:
             raise ValueError(f"Expected `temperature` above 0, got {temperature}. 0.1 is a good start.")
         if examples_per_class < 2:
@@ -86,7 +91,7 @@ class FewShotModule(ClassificationModule):
                 "others of its class. 4 is a good start."
             )
         if inverse_penalty <= 0:
-            raise ValueError(f"Expected `inverse_penalty` above 0, got {inverse_penalty}. 10 is a good start.")
+            raise ValueError(f"Expected `inverse_penalty` above 0, got {inverse_penalty}. 30 is a good start.")
         given = None if descriptions is None else read_descriptions(None if descriptions == "names" else descriptions)
         super().__init__(
             backbone,
@@ -100,6 +105,7 @@ class FewShotModule(ClassificationModule):
             scheduler_interval=scheduler_interval,
             scheduler_monitor=scheduler_monitor,
         )
+        self.contrast = contrast
         self.temperature = temperature
         self.examples_per_class = examples_per_class
         self.inverse_penalty = inverse_penalty
@@ -125,7 +131,10 @@ class FewShotModule(ClassificationModule):
             )
         if self.descriptions is not None:
             self.descriptions = complete_descriptions(self.descriptions, schema.classes)
-        return super().build_head(schema).requires_grad_(False)
+        head = super().build_head(schema).requires_grad_(False)
+        for value in head.parameters():
+            nn.init.zeros_(value)  # says that it is not fitted yet
+        return head
 
     def setup(self, stage: str) -> None:
         """Refuse several processes, each of which would contrast its own share alone."""
@@ -137,7 +146,7 @@ class FewShotModule(ClassificationModule):
 
     def plan_notes(self) -> list[str]:
         """Say what a fit will do, for the verb ``plan``."""
-        notes = [f"contrastive, {self.examples_per_class} examples of a class at a time; the head is fitted each epoch"]
+        notes = [f"{self.examples_per_class} examples of a class at a time; the head is fitted anew in each epoch"]
         many = self._many()
         return [*notes, many] if many else notes
 
@@ -159,13 +168,21 @@ class FewShotModule(ClassificationModule):
             "head and the encoder is usually better and faster (`model.head: linear`)."
         )
 
+    def on_train_start(self) -> None:
+        """Fit the first head; a resumed fit brings the one that it was interrupted with."""
+        if not any(bool(value.any()) for value in self._linear.parameters()):
+            self.fit_head()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the contrastive loss of a batch, and log it as ``train_loss``."""
+        """Return cross-entropy plus weighted contrast of a batch, and log it as ``train_loss``."""
         if batch.target is None:
             raise MisconfigurationException("This batch has no labels, so there is nothing to contrast.")
         # In full precision: differences of cosines over a small temperature.
         features = self.features(batch.input).float()
-        loss = supervised_contrastive_loss(features, batch.target.reshape(-1), self.temperature)
+        loss = self.loss(self._classify(features), batch.target)
+        if self.contrast:
+            target = batch.target.reshape(-1)
+            loss = loss + self.contrast * supervised_contrastive_loss(features, target, self.temperature)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.index))
         return loss
 
@@ -206,9 +223,14 @@ class FewShotModule(ClassificationModule):
         self._write(torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_), present.tolist())
         self._fitted_at = self.global_step
 
+    @property
+    def _linear(self) -> nn.Linear:
+        linear: nn.Linear = self.head[-1]  # type: ignore[index] # a Sequential: see the base
+        return linear
+
     def _write(self, weight: Tensor, bias: Tensor, present: list[int]) -> None:
         """Write the regression into the linear layer; a class without examples is never the answer."""
-        linear: nn.Linear = self.head[-1]  # type: ignore[index] # a Sequential: see the base
+        linear = self._linear
         with torch.no_grad():
             # The layer before gives features the length sqrt(F); the regression saw them with length 1.
             weight = weight.to(linear.weight) / linear.in_features**0.5
@@ -249,6 +271,7 @@ class FewShotModule(ClassificationModule):
         """Return the constructor's arguments that shape network and head."""
         return {
             "backbone": self.card.name,
+            "contrast": self.contrast,
             "temperature": self.temperature,
             "examples_per_class": self.examples_per_class,
             "inverse_penalty": self.inverse_penalty,

@@ -19,6 +19,7 @@ from lightning_transfer.callbacks import ExactResume
 from lightning_transfer.errors import DataError
 from lightning_transfer.evaluation.scratch import fit_scratch
 from lightning_transfer.modules import FewShotModule, TransferModule
+from lightning_transfer.modules.losses import supervised_contrastive_loss
 from lightning_transfer.types import Batch, Schema
 from tests.unit.modules.text_toys import QUEUES, ToyTexts, make_encoder, make_tickets, schema_of
 
@@ -67,7 +68,7 @@ class Heads(Callback):
         rows = {split: make_tickets(count, number) for number, (split, count) in enumerate((("train", 4), ("val", 6)))}
         (train, labels), (val, truth) = (zip(*rows[split], strict=True) for split in ("train", "val"))
         modes = {part: part.training for part in pl_module.modules()}
-        found = LogisticRegression(C=10.0, max_iter=1000).fit(embed(pl_module, list(train)), labels)
+        found = LogisticRegression(C=30.0, max_iter=1000).fit(embed(pl_module, list(train)), labels)
         self.wanted.append(float((found.predict(embed(pl_module, list(val))) == np.array(truth)).mean()))
         self.logged.append(float(trainer.callback_metrics["val_accuracy"]))
         for part, mode in modes.items():
@@ -115,6 +116,38 @@ def test_contrast_brings_classes_apart(folder):
     assert gap() > before + 0.2
 
 
+def test_the_loss_is_cross_entropy_to_the_epochs_head_plus_weighted_contrast(folder):
+    """Of the first step: the head is the probe's, and the encoder still the pretrained one."""
+    seen: dict[str, Any] = {}
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+            seen.setdefault("batch", batch)
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            seen.setdefault("loss", float(outputs["loss"]))
+
+    for contrast in (0.0, 0.5):
+        seen.clear()
+        module = module_of(folder, contrast=contrast, temperature=0.2)
+        for part in module.backbone.modules():  # the step without dropout
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+            if hasattr(part, "dropout_prob"):
+                part.dropout_prob = 0.0
+        train, labels = zip(*make_tickets(4, 0), strict=True)
+        target = np.array([QUEUES.index(label) for label in labels])
+        rows = embed(module, list(train))
+        oracle = LogisticRegression(C=30.0, max_iter=3000, tol=1e-8).fit(rows, target)
+        fit(module, ToyTexts(batch_size=12), 1, Watch())
+        places = seen["batch"].index.numpy()
+        logs = oracle.predict_log_proba(rows[places])
+        wanted = -logs[np.arange(len(places)), target[places]].mean()
+        units = torch.from_numpy(rows[places])
+        wanted += contrast * supervised_contrastive_loss(units, torch.from_numpy(target[places]), 0.2).item()
+        assert seen["loss"] == pytest.approx(wanted, abs=2e-3)
+
+
 def test_batches_hold_several_classes_with_several_examples(folder):
     seen: list[list[int]] = []
 
@@ -150,7 +183,7 @@ def test_the_checkpoint_of_an_epochs_end_holds_the_head_that_fits_it(folder, tmp
     again = TransferModule.from_checkpoint(tmp_path / "last.ckpt")
     assert type(again) is FewShotModule
     train, labels = zip(*make_tickets(4, 0), strict=True)
-    oracle = LogisticRegression(C=10.0, max_iter=1000).fit(embed(module, list(train)), labels)
+    oracle = LogisticRegression(C=30.0, max_iter=1000).fit(embed(module, list(train)), labels)
     texts = [text for text, _ in make_tickets(6, 3)]
     with torch.no_grad():
         logits = again(data.preprocessing.collate([data.preprocessing(text) for text in texts]))
@@ -167,7 +200,7 @@ def test_descriptions_are_one_more_example_for_the_head(folder):
     }
     train, labels = zip(*make_tickets(4, 0), strict=True)
     texts, names = [*train, "card lost", "late parcel", "money back"], [*labels, *QUEUES]
-    oracle = LogisticRegression(C=10.0, max_iter=3000, tol=1e-8).fit(
+    oracle = LogisticRegression(C=30.0, max_iter=3000, tol=1e-8).fit(
         embed(module, texts), [QUEUES.index(name) for name in names]
     )
     linear = module.head[-1]
@@ -259,6 +292,7 @@ def test_the_network_from_scratch_can_be_trained_in_the_same_way(folder):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"contrast": -0.5}, "`contrast` of at least 0, got -0.5"),
         ({"temperature": 0.0}, "`temperature` above 0, got 0.0"),
         ({"examples_per_class": 1}, "`examples_per_class` of at least 2, got 1"),
         ({"inverse_penalty": -1.0}, "`inverse_penalty` above 0, got -1.0"),
