@@ -220,10 +220,13 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Read, split and check the data once; build the schema and the preprocessing for the stage."""
         restored = self._restored_schema()
+        # A model that gets more classes is at first that of its checkpoint.
+        expands = None if restored is not None else getattr(self._module(), "expands", None)
+        before = restored or expands
         self._expanded.clear()
         self.preprocessing = self.make_preprocessing(self._find_card())
-        if restored is not None:
-            check_preprocessing(self.preprocessing.to_dict(), restored.preprocessing)
+        if before is not None:
+            check_preprocessing(self.preprocessing.to_dict(), before.preprocessing)
         if stage == "predict":
             self.predict_records = [
                 replace(record, split="predict")
@@ -257,6 +260,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             classes=self.classes if enough is None else (enough, POSITIVE_CLASS),
             negative_class=self.negative_class,
             restored=restored,
+            expands=expands,
         )
         needed = needed_splits(
             stage,
@@ -265,12 +269,13 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             calibration=self.calibration_fraction > 0,
             test=self.num_folds is not None or self.test_fraction > 0,
         )
-        check_splits(self.records, expected=needed, classes=classes, given=self._has_given_splits, enough=enough)
+        known = () if before is None else before.classes
+        check_splits(self.records, expected=needed, classes=classes, given=self._has_given_splits, enough=enough, known=known)
         self.schema = build_schema(
             self.records,
             classes,
             self.task,
-            negative_class=restored.negative_class if restored is not None else self.negative_class,
+            negative_class=self.negative_class if before is None else before.negative_class,
             sampling=self.sampler,
             preprocessing=self.preprocessing.to_dict(),
         )

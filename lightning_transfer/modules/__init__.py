@@ -1,7 +1,9 @@
 """LightningModules that the recipes, and other projects, build on."""
 
 from lightning_transfer.modules.classification import ClassificationModule
+from lightning_transfer.modules.expanded_head import ExpandedHead
+from lightning_transfer.modules.expansion import expand_head
 from lightning_transfer.modules.normal_only import NormalOnlyModule
 from lightning_transfer.modules.transfer import TransferModule, read_checkpoint
 
-__all__ = ["ClassificationModule", "NormalOnlyModule", "TransferModule", "read_checkpoint"]
+__all__ = ["ClassificationModule", "ExpandedHead", "NormalOnlyModule", "TransferModule", "expand_head", "read_checkpoint"]
