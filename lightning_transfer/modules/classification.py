@@ -76,7 +76,9 @@ class ClassificationModule(TransferModule):
             raise ValueError(f"Expected `focal_gamma` of at least 0, got {focal_gamma}. The paper uses 2.0.")
         expansion = None if expand_from is None else Expansion.read(expand_from)
         source_head = bool(kwargs.get("keep_source_head"))
-        super().__init__(backbone, **(kwargs if expansion is None else expansion.arguments(backbone, kwargs)))
+        if expansion is not None:
+            kwargs.update(expansion.arguments(backbone, kwargs))
+        super().__init__(backbone, **kwargs)
         if expansion is not None:
             expansion.load_backbone(self, keep_source_head=source_head)
         self._expansion = expansion

@@ -74,7 +74,7 @@ class Expansion:
         return cls(path, payload, checkpoint["state_dict"], schema)
 
     def arguments(self, backbone: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the constructor's arguments that make the old model's network, without reading pretrained weights.
+        """Return those of the constructor's arguments that make the old network, without reading pretrained weights.
 
         Args:
             backbone: As given by the user.
@@ -91,7 +91,8 @@ class Expansion:
                     f"`expand_from: {self.path}` keeps the network of that model, whose `{name}` is {old[name]!r}; got "
                     f"{value!r}. Leave `{name}` out."
                 )
-        return {**given, **old, "weights": "random", "card": self.payload["card"], "keep_source_head": False}
+        shape = {name: value for name, value in old.items() if name != "backbone"}
+        return {**shape, "weights": "random", "card": self.payload["card"], "keep_source_head": False}
 
     def load_backbone(self, module: TransferModule, *, keep_source_head: bool) -> None:
         """Put the old model's backbone into a module made with `arguments`, and its source head if asked."""
