@@ -14,7 +14,7 @@ from lightning_transfer.data.text_neighbours import normalise_text
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import Record
 
-__all__ = ["rehearse"]
+__all__ = ["rehearse", "without_leaks"]
 
 
 def rehearse(
@@ -27,8 +27,7 @@ def rehearse(
     for each epoch and for each order of the records. Old records of the other splits come along whole: validation
     then chooses an epoch that is good for all classes, and calibration and test are about all of them.
 
-    An old record that would leak is left out: one whose text the new ones have, or whose group lies in another split
-    there.
+    Those that would leak are left out, see `without_leaks`.
 
     Args:
         new: With splits.
@@ -50,28 +49,28 @@ def rehearse(
         raise ValueError(f"Expected `rehearsal_share` in [0, 1), got {share}. 0.8 trains with four old records a new one.")
     if not old:
         return list(new), []
-    usable = _without_leaks(new, old)
+    usable = without_leaks(new, old)
     train = [record for record in usable if record.split == "train"]
     num_new = sum(record.split == "train" for record in new)
     wanted = max(round(share / (1.0 - share) * num_new), len({record.label for record in train})) if share else 0
     drawn = _in_turn(train, wanted, seed)
     names = {record.id for record in drawn}
-    taken = {record.id for record in new}
-    joined = [
-        replace(record, id=f"old {record.id}" if record.id in taken else record.id)
-        for record in usable
-        if record.split != "train" or record.id in names
-    ]
+    joined = [record for record in usable if record.split != "train" or record.id in names]
     return [*new, *joined], [_note(joined, len(old) - len(usable), len(train), num_new, wanted)]
 
 
-def _without_leaks(new: Sequence[Record], old: Sequence[Record]) -> list[Record]:
+def without_leaks(new: Sequence[Record], old: Sequence[Record]) -> list[Record]:
+    """Return the old records that may stand beside the new ones, under names that these do not have.
+
+    Left out is a record whose text the new ones have, or whose group lies in another split there.
+    """
     texts = {_content(record) for record in new}
+    taken = {record.id for record in new}
     splits: defaultdict[str | None, set[str | None]] = defaultdict(set)
     for record in new:
         splits[record.group].add(record.split)
     return [
-        record
+        replace(record, id=f"old {record.id}") if record.id in taken else record
         for record in old
         if _content(record) not in texts and (record.group is None or splits[record.group] <= {record.split})
     ]
