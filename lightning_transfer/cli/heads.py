@@ -17,6 +17,7 @@ __all__ = ["LINEAR", "find_head", "find_model_option"]
 LINEAR = "linear"
 """Name of the head that every recipe has."""
 
+
 def find_head(recipe: Recipe, configs: Sequence[str], words: Sequence[str]) -> str:
     """Return the head's name; the last of the configs and options counts.
 

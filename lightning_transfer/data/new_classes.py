@@ -33,7 +33,9 @@ def add_classes(
         ('delivery', 'billing', 'refund')
     """
     if task != old.task:
-        raise CheckpointError(f"The data are for {task}, and the model to expand for {old.task}. Set `task: {old.task}`.")
+        raise CheckpointError(
+            f"The data are for {task}, and the model to expand for {old.task}. Set `task: {old.task}`."
+        )
     labels = set(found)
     if task == "multilabel" and (classes is None or tuple(classes[: old.num_classes]) != old.classes):
         raise DataError(

@@ -46,7 +46,9 @@ def rehearse(
         [('a', 'train'), ('b', 'train'), ('a', 'test')]
     """
     if not 0.0 <= share < 1.0:
-        raise ValueError(f"Expected `rehearsal_share` in [0, 1), got {share}. 0.8 trains with four old records a new one.")
+        raise ValueError(
+            f"Expected `rehearsal_share` in [0, 1), got {share}. 0.8 trains with four old records a new one."
+        )
     if not old:
         return list(new), []
     usable = without_leaks(new, old)
@@ -98,7 +100,11 @@ def _note(joined: Sequence[Record], left_out: int, available: int, num_new: int,
     drawn = counts.pop("train", 0)
     others = ", ".join(f"{split} {count}" for split, count in counts.items()) or "none"
     few = f" All of them: {wanted} were wanted." if drawn < wanted else ""
-    leaks = f" {left_out} are left out, as the new data have their text, or their group in another split." if left_out else ""
+    leaks = (
+        f" {left_out} are left out, as the new data have their text, or their group in another split."
+        if left_out
+        else ""
+    )
     return Finding(
         "rehearsal",
         "note",

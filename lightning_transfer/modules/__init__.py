@@ -6,4 +6,11 @@ from lightning_transfer.modules.expansion import expand_head
 from lightning_transfer.modules.normal_only import NormalOnlyModule
 from lightning_transfer.modules.transfer import TransferModule, read_checkpoint
 
-__all__ = ["ClassificationModule", "ExpandedHead", "NormalOnlyModule", "TransferModule", "expand_head", "read_checkpoint"]
+__all__ = [
+    "ClassificationModule",
+    "ExpandedHead",
+    "NormalOnlyModule",
+    "TransferModule",
+    "expand_head",
+    "read_checkpoint",
+]

@@ -76,7 +76,12 @@ class ExpandedHead(nn.Module):
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of logits of each part."""
-        return tuple(part.out_features for part in self.parts)  # type: ignore[misc] # all are linear layers
+        return tuple(part.out_features for part in self.layers)
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The parts, as the linear layers that they are."""
+        return [part for part in self.parts if isinstance(part, nn.Linear)]
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, C)`` of features ``(N, F)``."""
@@ -107,11 +112,11 @@ class ExpandedHead(nn.Module):
             >>> torch.allclose(new.diagonal(), old.amax(dim=1))
             True
         """
-        new: nn.Linear = self.parts[-1]  # type: ignore[assignment]
+        *old, new = self.layers
         for module in self.before:
             features = features if isinstance(module, nn.Dropout) else module(features)
-        best = torch.cat([part(features) for part in self.parts[:-1]], dim=1).amax(dim=1)
-        length = torch.cat([part.weight for part in self.parts[:-1]]).norm(dim=1).mean()  # type: ignore[arg-type]
+        best = torch.cat([part(features) for part in old], dim=1).amax(dim=1)
+        length = torch.cat([part.weight for part in old]).norm(dim=1).mean()
         own = {place: target == place for place in range(new.out_features) if bool((target == place).any())}
         means = {place: features[rows].mean(dim=0) for place, rows in own.items()}
         # Of one class alone nothing tells the centre; after a norm it is near zero.
@@ -125,7 +130,7 @@ class ExpandedHead(nn.Module):
 def _taken_apart(head: nn.Module) -> tuple[Sequence[nn.Module], list[nn.Linear]]:
     """Return what stands before the linear layers, and these."""
     if isinstance(head, ExpandedHead):
-        return list(head.before), [part for part in head.parts if isinstance(part, nn.Linear)]
+        return list(head.before), head.layers
     modules = list(head) if isinstance(head, nn.Sequential) else [head]
     last = modules[-1] if modules else head
     if not isinstance(last, nn.Linear):

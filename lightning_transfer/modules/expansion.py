@@ -69,7 +69,7 @@ class Expansion:
         if schema.task == "binary":
             raise CheckpointError(
                 f"`{path}` tells `{schema.classes[0]}` from `{schema.classes[-1]}` by one logit (`task: binary`), so "
-                "there is no logit for each class that could be kept. Train it with `task: multiclass`, and expand that."
+                "there is no logit of each class to keep. Train it with `task: multiclass`, and expand that."
             )
         return cls(path, payload, checkpoint["state_dict"], schema)
 
@@ -102,8 +102,8 @@ class Expansion:
         shape = self.payload["source_head"]
         if shape is None:
             raise ValueError(
-                f"`keep_source_head: true`, and `{self.path}` has kept none. Set it to false; to watch the old classes, "
-                "a ForgettingMonitor takes `head: head`."
+                f"`keep_source_head: true`, and `{self.path}` has kept none. Set it to false; to watch the old "
+                "classes, a ForgettingMonitor takes `head: head`."
             )
         module.source_head = nn.Linear(*shape).requires_grad_(False)
         module.source_head.load_state_dict(_below("source_head", self.state))
@@ -139,7 +139,7 @@ class Expansion:
         head = ExpandedHead(old, new)
         nn.init.zeros_(new.weight)
         # Below the best old logit nearly everywhere, until `start_new_rows` knows better.
-        nn.init.constant_(new.bias, torch.cat([part.bias for part in head.parts[:-1]]).mean().item())  # type: ignore[arg-type]
+        nn.init.constant_(new.bias, torch.cat([part.bias for part in head.layers[:-1]]).mean().item())
         return head
 
 
@@ -167,10 +167,10 @@ def expand_head(run_or_ckpt: str | Path, new_classes: Sequence[str], **arguments
         raise ValueError(f"Expected names of new classes, got {new_classes!r}.")
     twice = [name for place, name in enumerate(names) if name in (*old.schema.classes, *names[:place])]
     if twice:
-        raise ValueError(f"Not new: {listing(f'`{name}`' for name in twice)}. `{old.path}` has {listing(old.schema.classes, 20)}.")
-    module = ClassificationModule(
-        old.payload["arguments"]["backbone"], expand_from=str(old.path), **arguments
-    )
+        raise ValueError(
+            f"Not new: {listing(f'`{name}`' for name in twice)}. `{old.path}` has {listing(old.schema.classes, 20)}."
+        )
+    module = ClassificationModule(old.payload["arguments"]["backbone"], expand_from=str(old.path), **arguments)
     classes = (*old.schema.classes, *names)
     module.use_schema(replace(old.schema, classes=classes, counts={}, piece_counts={}, num_groups={}, fingerprint=""))
     module.configure_model()
@@ -195,8 +195,8 @@ def start_new_rows(module: TransferModule) -> None:
     rows = list(head.parts[-1].parameters())
     if any(type(row) is not nn.Parameter for row in rows):
         raise MisconfigurationException(
-            f"`expand_from` starts the new rows from data, and the strategy `{type(trainer.strategy).__name__}` divides "
-            "the weights over processes. Use `Trainer(strategy='ddp')` or one device."
+            f"`expand_from` starts the new rows from data, and the strategy `{type(trainer.strategy).__name__}` "
+            "divides the weights over processes. Use `Trainer(strategy='ddp')` or one device."
         )
     first = schema.num_logits - head.sizes[-1]
     chosen = _first_of_each(data.records_for("train"), schema.classes[first:])
@@ -217,7 +217,9 @@ def start_new_rows(module: TransferModule) -> None:
             part.training = training
     counts = (target - first).bincount(minlength=head.sizes[-1]).tolist()
     named = (f"{name} ({count})" for name, count in zip(schema.classes[first:], counts, strict=True))
-    rank_zero_info(f"{len(counts)} new classes beside {first}; rows started from training records: {listing(named, 10)}.")
+    rank_zero_info(
+        f"{len(counts)} new classes beside {first}; rows started from training records: {listing(named, 10)}."
+    )
 
 
 def _is_classifier(name: str) -> bool:

@@ -280,7 +280,9 @@ class TransferModule(pl.LightningModule):
 
         payload = checkpoint[CHECKPOINT_KEY]
         named = {name: getattr(modules, name) for name in modules.__all__}
-        known = {name: item for name, item in named.items() if isinstance(item, type) and issubclass(item, TransferModule)}
+        known = {
+            name: item for name, item in named.items() if isinstance(item, type) and issubclass(item, TransferModule)
+        }
         if payload["module"] not in known:
             raise CheckpointError(
                 f"`{path}` holds a `{payload['module']}`, which this version does not know. Known: {listing(known)}. "

@@ -16,6 +16,7 @@ from lightning_transfer.cli import main
 from lightning_transfer.modules import TransferModule
 from recipes.nlp.cli import RECIPE
 from recipes.nlp.data import TextDataModule
+from tests.recipes.nlp.tiny import write_encoder
 
 Run = Callable[..., tuple[int, str]]
 
@@ -46,28 +47,9 @@ def _write(path: Path, queues: tuple[str, ...], count: int, seed: int) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny encoder as a folder of transformers; its weights are random."""
-    tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("encoder")
-    words = sorted({word for text in QUEUES.values() for word in text.split()} | set(FILLERS) | {"nr"})
-    vocabulary = {name: place for place, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    fast.save_pretrained(folder)
-    transformers.set_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(folder)
-    return folder
+    """A tiny encoder that knows all words of the tickets."""
+    words = [word for text in QUEUES.values() for word in text.split()]
+    return write_encoder(tmp_path_factory.mktemp("encoder"), [*words, *FILLERS, "nr"])
 
 
 @pytest.fixture

@@ -64,7 +64,9 @@ def test_a_run_gets_more_classes_and_stands_alone(surfaces: Path, drawn: Path, t
     code, printed = run("test", str(found), "--evaluation.baselines=[majority]")
     assert code == 0, printed
     assert "source accuracy" in (found / "report.html").read_text().lower()
-    code, printed = run("fit", "--config", str(found / "config.yaml"), "--ckpt_path", str(found), "--trainer.max_epochs=2")
+    code, printed = run(
+        "fit", "--config", str(found / "config.yaml"), "--ckpt_path", str(found), "--trainer.max_epochs=2"
+    )
     assert code == 0, printed
     resumed = torch.load(run_folder(printed) / "model.ckpt", weights_only=True)
     assert resumed["lightning_transfer"]["head_sizes"] == [3, 2]
@@ -103,7 +105,10 @@ def test_what_cannot_be_added_is_said(
 
 def test_another_network_than_the_runs_is_refused(fitted: Path, surfaces: Path, run: Run) -> None:
     code, printed = run(
-        "fit", f"--model.expand_from={fitted}", f"--data.root={surfaces}", "--model.backbone=embedded/formula_resnet_tiny"
+        "fit",
+        f"--model.expand_from={fitted}",
+        f"--data.root={surfaces}",
+        "--model.backbone=embedded/formula_resnet_tiny",
     )
     assert code == 2
     assert "whose `backbone` is 'timm/test_resnet'" in printed

@@ -10,7 +10,8 @@ from lightning_transfer.types import Record, Split
 
 def _old(count: int = 60, split: Split = "train", classes: str = "abc") -> list[Record]:
     return [
-        Record(f"{split}{place}", f"{split} old {place}", classes[place % len(classes)], split) for place in range(count)
+        Record(f"{split}{place}", f"{split} old {place}", classes[place % len(classes)], split)
+        for place in range(count)
     ]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from tests.unit.modules.expansion_toys import NEW, OLD, Shades, expanding, finished, make_trainer, schema_of
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_transfer.callbacks import ForgettingMonitor
@@ -14,6 +13,7 @@ from lightning_transfer.errors import CheckpointError, DataError
 from lightning_transfer.modules import ClassificationModule, ExpandedHead, NormalOnlyModule, TransferModule, expand_head
 from lightning_transfer.modules.expansion import Expansion
 from lightning_transfer.types import Schema
+from tests.unit.modules.expansion_toys import NEW, OLD, Shades, expanding, finished, make_trainer, schema_of
 
 HEADS: list[dict[str, Any]] = [{}, {"head_norm": "batchnorm", "head_dropout": 0.2}]
 
@@ -139,7 +139,9 @@ def test_data_without_a_new_class_are_refused(run: Path, tmp_path: Path) -> None
         make_trainer(tmp_path).fit(expanding(run), datamodule=Shades(OLD))
 
 
-@pytest.mark.parametrize(("name", "value"), [("backbone", "timm/resnet18"), ("head_norm", "none"), ("head_dropout", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("backbone", "timm/resnet18"), ("head_norm", "none"), ("head_dropout", 0.5)]
+)
 def test_the_network_is_that_of_the_run(run: Path, name: str, value: Any) -> None:
     given = {"backbone": "timm/test_resnet", name: value}
     with pytest.raises(ValueError, match=rf"whose `{name}` is .*got '?{value}'?\. Leave `{name}` out"):
@@ -205,7 +207,9 @@ def test_new_classes_in_python(run: Path, tmp_path: Path) -> None:
     assert schema_of(module).classes == ("good", "crack", "pit", "stain", "dent")
 
 
-@pytest.mark.parametrize(("names", "said"), [([], r"\[\]"), ("dent", "'dent'"), (["dent", "pit"], "`pit`"), (["a", "a"], "`a`")])
+@pytest.mark.parametrize(
+    ("names", "said"), [([], r"\[\]"), ("dent", "'dent'"), (["dent", "pit"], "`pit`"), (["a", "a"], "`a`")]
+)
 def test_names_that_are_not_new_are_refused(run: Path, names: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         expand_head(run, names)
