@@ -1,4 +1,4 @@
-"""Which head ``model.head`` asks for: known before the parser is made, because each head has options of its own."""
+"""Options of the model that are known before the parser is made, such as its head, which has options of its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from lightning_transfer.cli.errors import UsageError
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.errors import closest
 
-__all__ = ["LINEAR", "find_head"]
+__all__ = ["LINEAR", "find_head", "find_model_option"]
 
 LINEAR = "linear"
 """Name of the head that every recipe has."""
-
-_OPTION = "--model.head"
 
 
 def find_head(recipe: Recipe, configs: Sequence[str], words: Sequence[str]) -> str:
@@ -36,23 +34,40 @@ def find_head(recipe: Recipe, configs: Sequence[str], words: Sequence[str]) -> s
         >>> find_head(recipe, ['{"model": {"head": "normal_only"}}'], [])
         'normal_only'
     """
-    found = LINEAR
-    for head in (*_in_configs(configs), *_in_words(words)):
-        found = LINEAR if head is None else str(head)
+    head = find_model_option("head", configs, words)
+    found = LINEAR if head is None else str(head)
     known = (LINEAR, *recipe.heads)
     if found not in known:
         raise UsageError(f"No head `{found}` (`model.head`).{closest(found, known)} Heads: {', '.join(known)}.")
     return found
 
 
-def _in_configs(configs: Sequence[str]) -> Iterator[Any]:
+def find_model_option(name: str, configs: Sequence[str], words: Sequence[str]) -> Any:  # noqa: ANN401 - as written
+    """Return an option below ``model`` before anything is parsed; the last of the configs and words counts.
+
+    Args:
+        name: Without ``model.``.
+        configs: As `find_head`.
+        words: As `find_head`.
+
+    Example:
+        >>> find_model_option("size", ['{"model": {"size": 3}}'], ["--model.size=5"])
+        '5'
+    """
+    found = None
+    for value in (*_in_configs(name, configs), *_in_words(f"--model.{name}", words)):
+        found = value
+    return found
+
+
+def _in_configs(option: str, configs: Sequence[str]) -> Iterator[Any]:
     for name in configs:
         # A checkpoint's own config comes as JSON, which is YAML; no file of that name is asked for.
         text = name if name.lstrip().startswith("{") else _read(name)
         content = yaml.safe_load(text)
         model = content.get("model") if isinstance(content, dict) else None
-        if isinstance(model, dict) and "head" in model:
-            yield model["head"]
+        if isinstance(model, dict) and option in model:
+            yield model[option]
 
 
 def _read(name: str) -> str:
@@ -60,8 +75,8 @@ def _read(name: str) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _in_words(words: Sequence[str]) -> Iterator[str]:
+def _in_words(option: str, words: Sequence[str]) -> Iterator[str]:
     for place, word in enumerate(words):
         name, has_value, value = word.partition("=")
-        if name == _OPTION:
+        if name == option:
             yield value if has_value else "".join(words[place + 1 : place + 2])

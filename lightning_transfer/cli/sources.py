@@ -13,12 +13,14 @@ import yaml
 
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.errors import UsageError
+from lightning_transfer.cli.heads import find_model_option
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.errors import closest, listing
 
 __all__ = ["Source", "find_run", "find_source"]
 
 _NEEDS_TRAINED = ("validate", "test", "predict", "export")
+_MAY_EXPAND = ("fit", "plan", "check-data")
 _KEYWORDS = ("best", "last", "hpc")
 
 
@@ -62,6 +64,13 @@ def find_source(recipe: Recipe, arguments: Arguments) -> Source:
     payload = _read(checkpoint, recipe, arguments) if checkpoint is not None else {}
     before = _run_of(checkpoint) if checkpoint is not None and not arguments.configs else None
     configs: list[str] = []
+    if checkpoint is None and arguments.verb in _MAY_EXPAND:
+        found = find_model_option("expand_from", arguments.configs, arguments.rest)
+        if found is not None:
+            old = _checkpoint(str(found), recipe, "test")
+            configs.append(json.dumps(_config_to_expand(old, whole=not arguments.configs)))
+            name = _name(arguments, old, None if arguments.configs else _run_of(old))
+            return Source(None, None, (*configs, *arguments.configs), name)
     if payload.get("config"):
         own = payload["config"]
         configs.append(json.dumps({key: own[key] for key in ("model", "data", "evaluation") if key in own}))
@@ -155,6 +164,26 @@ def _read(path: Path, recipe: Recipe, arguments: Arguments) -> Mapping[str, Any]
         )
     payload: Mapping[str, Any] = checkpoint[CHECKPOINT_KEY]
     return payload
+
+
+def _config_to_expand(checkpoint: Path, *, whole: bool) -> dict[str, Any]:
+    """Return the config of a model that gets more classes: without what belongs to its old classes and weights.
+
+    Args:
+        checkpoint: Of that model.
+        whole: Whether the trainer's options of its run count too, as no other config says any.
+    """
+    from lightning_transfer.modules.expansion import Expansion
+
+    own = Expansion.read(checkpoint).payload.get("config") or {}
+    config = {key: dict(own[key] or {}) for key in ("model", "data", "evaluation") if key in own}
+    run = _run_of(checkpoint)
+    if whole and run is not None:
+        config = {**yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), **config}
+    for section, names in {"model": ("weights", "card", "class_weights"), "data": ("classes",)}.items():
+        for name in names:
+            config.get(section, {}).pop(name, None)
+    return config
 
 
 def _needs_trained(recipe: Recipe, arguments: Arguments, run: Path | None) -> str:

@@ -152,6 +152,9 @@ class TransferCLI(LightningCLI):
             self.config["model.weights"] = "random"
         if "model.card" in self.config:
             self.config["model.card"] = card
+        if "model.expand_from" in self.config:
+            # The checkpoint has all its classes; the model that it once came from may be gone.
+            self.config["model.expand_from"] = None
         if "model.keep_source_head" in self.config:
             # Its weights are in the checkpoint; `attach_source_head` makes the layer for them.
             self.config["model.keep_source_head"] = False

@@ -24,6 +24,7 @@ from lightning_transfer.data.plain_images import plain_image_features
 from lightning_transfer.data.plain_texts import plain_text_classifier
 from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.progress import Progress, quiet
+from lightning_transfer.data.rehearsal import rehearse, without_leaks
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
 from lightning_transfer.data.splits_time import assign_splits_by_time
 from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records_from_csv, write_table
@@ -88,7 +89,9 @@ __all__ = [
     "records_from_csv",
     "records_from_files",
     "records_from_folder",
+    "rehearse",
     "stack_inputs",
+    "without_leaks",
     "write_predictions",
     "write_table",
 ]

@@ -232,12 +232,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Read, split and check the data once; build the schema and the preprocessing for the stage."""
-        # Of a checkpoint: given by hand, or by a module that was rebuilt from one.
+        # Of a checkpoint: given by hand, or by a module that was rebuilt from one, or that gives it more classes.
         restored: Schema | None = self._given_schema or getattr(self._module(), "schema", None)
+        expands: Schema | None = None if restored is not None else getattr(self._module(), "expands", None)
+        before = restored or expands
         self._expanded.clear()
         self.preprocessing = self.make_preprocessing(self._find_card())
-        if restored is not None:
-            check_preprocessing(self.preprocessing.to_dict(), restored.preprocessing)
+        if before is not None:
+            check_preprocessing(self.preprocessing.to_dict(), before.preprocessing)
         if stage == "predict":
             self.predict_records = [
                 replace(record, split="predict")
@@ -262,14 +264,16 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             classes=self.classes if enough is None else (enough, POSITIVE_CLASS),
             negative_class=self.negative_class,
             restored=restored,
+            expands=expands,
         )
         needed = needed_splits(stage, has_train=bool(self.records_for("train")), **self.division.wanted)
-        check_splits(self.records, expected=needed, classes=classes, given=self._has_given_splits, enough=enough)
+        given, known = self._has_given_splits, () if before is None else before.classes
+        check_splits(self.records, expected=needed, classes=classes, given=given, enough=enough, known=known)
         self.schema = build_schema(
             self.records,
             classes,
             self.task,
-            negative_class=restored.negative_class if restored is not None else self.negative_class,
+            negative_class=self.negative_class if before is None else before.negative_class,
             sampling=self.sampler,
             preprocessing=self.preprocessing.to_dict(),
         )
@@ -314,26 +318,20 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         return self._split_loader("predict")
 
     def ordered_dataloader(self, split: Split, only: Collection[int] | None = None) -> _Batches:
-        """Return the batches of any split in the order of `records_for`, without augmentation.
-
-        Args:
-            split: Any.
-            only: Positions of the records to load, each with all its pieces; None loads all.
-        """
+        """Return the batches of any split in its order, without augmentation; ``only`` names places of records."""
         return self._split_loader(split, only)
 
     # How it is done.
 
     def _find_card(self) -> BackboneCard:
         """Return the card given by hand, else that of the trainer's module."""
-        card = self._card or getattr(self._module(), "card", None)
+        card: BackboneCard | None = self._card or getattr(self._module(), "card", None)
         if card is None:
             raise MisconfigurationException(
                 f"`{type(self).__name__}` takes its preprocessing from the module's `card`, and there is none."
                 " Use a TransferModule, or call `datamodule.use_card(card)` before."
             )
-        found: BackboneCard = card
-        return found
+        return card
 
     def _module(self) -> Any:  # noqa: ANN401 - any LightningModule, or None
         return getattr(self.trainer, "lightning_module", None)
@@ -343,10 +341,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         skipped = self._skipped[stage]
         skipped.clear()
         self._reading = skipped
-        records = read()
         # What is to be skipped must be known before.
         check = self.check_inputs if self.check_data or self.on_bad_file == "skip" else None
-        return leave_out_unusable(records, skipped, check)
+        return leave_out_unusable(read(), skipped, check)
 
     def skip(self, skipped: Sequence[Skipped]) -> None:
         """Note what a reader left out; called by `read_records` and `read_predict_records`."""

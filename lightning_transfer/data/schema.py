@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_transfer.data.new_classes import add_classes
 from lightning_transfer.data.splits import fingerprint
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Schema, Task
@@ -33,6 +34,7 @@ def resolve_classes(
     classes: Sequence[str] | None = None,
     negative_class: str | None = None,
     restored: Schema | None = None,
+    expands: Schema | None = None,
 ) -> tuple[str, ...]:
     """Return the classes in the order of the logits.
 
@@ -42,6 +44,7 @@ def resolve_classes(
         classes: Names and order.
         negative_class: Comes first.
         restored: Schema of a checkpoint, whose order holds; the data may lack some of its classes.
+        expands: Schema of a model that gets more classes: its classes come first, see `add_classes`.
 
     Raises:
         CheckpointError: If the data have a class, a negative class or a task that the checkpoint has not.
@@ -54,13 +57,16 @@ def resolve_classes(
     """
     labels = {record.label for record in records if isinstance(record.label, str)}
     found = tuple(classes) if classes is not None else tuple(sorted(labels))
+    if expands is not None:
+        found = add_classes(labels, task, expands, classes=classes)
+    before = restored or expands
     if negative_class is not None and task != "multilabel":
         if negative_class not in (restored.classes if restored is not None else found):
             raise DataError(
                 f"No class is `{negative_class}` (`negative_class`).{closest(negative_class, found)}"
                 f" Classes: {listing(found, 20)}."
             )
-        if negative_class in found:
+        if negative_class in found and expands is None:
             found = (negative_class, *(name for name in found if name != negative_class))
     if restored is not None:
         other = classes is not None and set(found) != set(restored.classes)
@@ -69,11 +75,12 @@ def resolve_classes(
                 f"The data do not fit the checkpoint. Data: {task}, {listing(found, 20)}. Checkpoint:"
                 f" {restored.task}, {listing(restored.classes, 20)}. Use the data that belong to it, or train anew."
             )
-        if negative_class is not None and restored.negative_class not in (None, negative_class):
-            raise CheckpointError(
-                f"`negative_class` is `{negative_class}`, and the checkpoint was trained with"
-                f" `{restored.negative_class}`. Use the checkpoint's."
-            )
+    if before is not None and negative_class is not None and before.negative_class not in (None, negative_class):
+        raise CheckpointError(
+            f"`negative_class` is `{negative_class}`, and the checkpoint was trained with"
+            f" `{before.negative_class}`. Use the checkpoint's."
+        )
+    if restored is not None:
         return restored.classes
     if task == "binary" and len(found) > 2:
         raise DataError(f"The task binary needs two classes, found {len(found)}: {listing(found, 10)}.")

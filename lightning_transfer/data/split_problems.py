@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lightning_transfer.errors import closest, listing
@@ -23,6 +23,7 @@ def find_split_problems(
     classes: Sequence[str] | None = None,
     given: bool = False,
     enough: str | None = None,
+    known: Collection[str] = (),
 ) -> list[Finding]:
     """Return what is wrong with the splits, each an error: a fit refuses them.
 
@@ -32,6 +33,7 @@ def find_split_problems(
         classes: Class names that training must show; None takes those of the data.
         given: Whether the data brought the splits along; else no class may be of one group.
         enough: The one class that training needs, where a model learns from it alone; then ``classes`` does not count.
+        known: Classes that the model has learnt before; training may lack them.
 
     Returns:
         ``group-overlap``, ``empty-split``, ``missing-label``, ``class-missing-in-train``, ``unknown-class``,
@@ -85,13 +87,13 @@ def find_split_problems(
             )
         )
     if "train" in expected:
-        found = _label_problems(by_split, classes) if enough is None else _lacks(by_split["train"], enough)
+        found = _label_problems(by_split, classes, known) if enough is None else _lacks(by_split["train"], enough)
         if found and given:
             hint = "These splits came with the data: `given_splits: ignore` divides all records anew."
             found[-1] = replace(found[-1], advice=f"{found[-1].advice} {hint}")
         problems.extend(found)
         if enough is None and not given and not leaks and len(expected) > 1:
-            problems.extend(_one_group_problems(records))
+            problems.extend(_one_group_problems(record for record in records if record.label not in known))
     return problems
 
 
@@ -114,7 +116,9 @@ def _error(code: str, message: str, count: int, examples: Iterable[str], advice:
     return Finding(code, "error", message, count, tuple(examples)[:MAX_EXAMPLES], advice)
 
 
-def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | None) -> list[Finding]:
+def _label_problems(
+    by_split: dict[str, list[Record]], classes: Sequence[str] | None, known: Collection[str]
+) -> list[Finding]:
     """Name what keeps a model from learning or from being tested."""
     problems = []
     if any(isinstance(record.label, tuple) for rows in by_split.values() for record in rows):
@@ -123,7 +127,7 @@ def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | 
     reported: set[str] = set()
     for name in ("val", "calibration", "test"):
         labelled = [record for record in by_split[name] if record.label is not None]
-        unseen = sorted({str(record.label) for record in labelled} - train.keys())
+        unseen = sorted({str(record.label) for record in labelled} - train.keys() - set(known))
         reported.update(unseen)
         if unseen:
             problems.append(
@@ -136,7 +140,7 @@ def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | 
                     "Add training records of them or leave them out; with few groups, another `split_seed` may help.",
                 )
             )
-    absent = sorted(set(classes or ()) - train.keys() - reported)
+    absent = sorted(set(classes or ()) - train.keys() - reported - set(known))
     if absent:
         problems.append(
             _error(
@@ -160,7 +164,7 @@ def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | 
                 "Name them in `classes`, or leave `classes` out to take the labels as they are.",
             )
         )
-    if len(train) == 1:
+    if len(train) == 1 and not known:
         only = next(iter(train))
         problems.append(
             _error(
@@ -174,7 +178,7 @@ def _label_problems(by_split: dict[str, list[Record]], classes: Sequence[str] | 
     return problems
 
 
-def _one_group_problems(records: Sequence[Record]) -> list[Finding]:
+def _one_group_problems(records: Iterable[Record]) -> list[Finding]:
     """Name classes that cannot be both learnt and tested, wherever their group goes."""
     groups: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -152,6 +152,7 @@ def check_splits(
     classes: Sequence[str] | None = None,
     given: bool = False,
     enough: str | None = None,
+    known: Collection[str] = (),
 ) -> None:
     """Refuse splits that leak or that no model can learn from.
 
@@ -161,11 +162,12 @@ def check_splits(
         classes: Class names that training must show; None takes those of the data.
         given: Whether the data brought the splits along; else no class may be of one group.
         enough: The one class that training needs, where a model learns from it alone; then ``classes`` does not count.
+        known: Classes that the model has learnt before; training may lack them.
 
     Raises:
         DataError: Names every problem that `find_split_problems` finds; its ``findings`` hold them.
     """
-    problems = find_split_problems(records, expected=expected, classes=classes, given=given, enough=enough)
+    problems = find_split_problems(records, expected=expected, classes=classes, given=given, enough=enough, known=known)
     if problems:
         raise DataError("\n".join(f"{problem.message} {problem.advice}" for problem in problems), findings=problems)
 

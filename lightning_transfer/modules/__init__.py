@@ -1,6 +1,8 @@
 """LightningModules that the recipes, and other projects, build on."""
 
 from lightning_transfer.modules.classification import ClassificationModule
+from lightning_transfer.modules.expanded_head import ExpandedHead
+from lightning_transfer.modules.expansion import expand_head
 from lightning_transfer.modules.few_shot import FewShotModule
 from lightning_transfer.modules.normal_only import NormalOnlyModule
 from lightning_transfer.modules.transfer import TransferModule, read_checkpoint
@@ -8,9 +10,11 @@ from lightning_transfer.modules.zero_shot import ZeroShotModule
 
 __all__ = [
     "ClassificationModule",
+    "ExpandedHead",
     "FewShotModule",
     "NormalOnlyModule",
     "TransferModule",
     "ZeroShotModule",
+    "expand_head",
     "read_checkpoint",
 ]

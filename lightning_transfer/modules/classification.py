@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAUROC,
@@ -15,6 +15,8 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from lightning_transfer.errors import listing
+from lightning_transfer.modules.expansion import Expansion, start_new_rows
 from lightning_transfer.modules.losses import balanced_class_weights, binary_loss, log_prior, multiclass_loss
 from lightning_transfer.modules.transfer import TransferModule
 from lightning_transfer.types import Batch, ModelOutput, Schema
@@ -39,6 +41,9 @@ class ClassificationModule(TransferModule):
         logit_adjustment: ``tau`` of Menon et al. 2021: adds ``tau * log prior`` to the logits while training, so that
             the plain arg max is balanced. 0 switches it off, 1 is the paper's choice.
         label_smoothing: Share of the target spread over all classes.
+        expand_from: A finished run, or its checkpoint, that gets more classes: backbone, head and preprocessing are
+            those of the run, its classes stay in their order, and what else the data have comes after them. Its logits
+            are the same bit for bit until a step is made.
         **kwargs: Every further argument of `TransferModule`.
 
     Example:
@@ -62,13 +67,22 @@ class ClassificationModule(TransferModule):
         class_weights: Literal["balanced"] | list[float] | None = None,
         logit_adjustment: float = 0.0,
         label_smoothing: float = 0.0,
+        expand_from: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - jsonargparse follows them to the parent's signature
     ) -> None:
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"Expected `label_smoothing` in [0, 1), got {label_smoothing}. Use 0.0 for none.")
         if focal_gamma < 0:
             raise ValueError(f"Expected `focal_gamma` of at least 0, got {focal_gamma}. The paper uses 2.0.")
+        expansion = None if expand_from is None else Expansion.read(expand_from)
+        source_head = bool(kwargs.get("keep_source_head"))
+        if expansion is not None:
+            kwargs.update(expansion.arguments(backbone, kwargs))
         super().__init__(backbone, **kwargs)
+        if expansion is not None:
+            expansion.load_backbone(self, keep_source_head=source_head)
+        self._expansion = expansion
+        self._rows_to_start = expansion is not None
         self.loss_name = loss
         self.focal_gamma = focal_gamma
         self.class_weights = class_weights
@@ -87,6 +101,25 @@ class ClassificationModule(TransferModule):
         self.val_metrics = _metrics(self.schema, self._has_score)
         self.register_buffer("_weight", self._weights(self.schema), persistent=False)
         self.register_buffer("_adjustment", self._prior(self.schema), persistent=False)
+
+    def build_head(self, schema: Schema) -> nn.Module:
+        """Return a linear head, or the head of the model that is expanded, with rows for the new classes."""
+        if self._expansion is None or self.head_sizes:
+            return super().build_head(schema)
+        self.head_sizes = self._expansion.sizes(schema)
+        return self._expansion.load_head(self)
+
+    @property
+    def expands(self) -> Schema | None:
+        """The schema of the model that this one gets more classes than; the data keep its order of classes."""
+        return None if self._expansion is None else self._expansion.schema
+
+    def on_fit_start(self) -> None:
+        """Start the rows of new classes from their training records, once; a fit that goes on has them."""
+        super().on_fit_start()
+        if self._rows_to_start and self.trainer.ckpt_path is None:
+            start_new_rows(self)
+        self._rows_to_start = False
 
     @property
     def _has_score(self) -> bool:
@@ -109,6 +142,12 @@ class ClassificationModule(TransferModule):
                 )
             train = schema.train_counts
             if not all(train.get(name, 0) for name in schema.classes):
+                if self._expansion is not None:
+                    absent = [name for name in schema.classes if not train.get(name, 0)]
+                    raise MisconfigurationException(
+                        f"`class_weights: balanced` needs training records of every class; there are none of "
+                        f"{listing(absent)}. Rehearse old records of them, or set `class_weights: null`."
+                    )
                 # Restored for prediction, with data that have no training split: the loss is not used.
                 return None
             weight = balanced_class_weights([train[name] for name in schema.classes])

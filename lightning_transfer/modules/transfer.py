@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightning_transfer.backbones import LoraOptions, add_lora, licence_notice, load_backbone, load_source_head
 from lightning_transfer.data.schema import check_preprocessing
 from lightning_transfer.errors import CheckpointError, listing
+from lightning_transfer.modules.expanded_head import ExpandedHead
 from lightning_transfer.modules.unit_norm import UnitNorm
 from lightning_transfer.types import BackboneCard, Batch, Calibration, ModelOutput, Schema
 
@@ -104,6 +105,8 @@ class TransferModule(pl.LightningModule):
         self.run_config: dict[str, Any] = {}
         self.head_norm = head_norm
         self.head_dropout = head_dropout
+        # Logits of each part of an `ExpandedHead`; empty for a head that was never expanded.
+        self.head_sizes: tuple[int, ...] = ()
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._scheduler_interval = scheduler_interval
@@ -141,6 +144,7 @@ class TransferModule(pl.LightningModule):
     def build_head(self, schema: Schema) -> nn.Module:
         """Return the module that maps features ``(N, F)`` to logits ``(N, schema.num_logits)``."""
         width = self.card.num_features
+        first, *further = self.head_sizes or (schema.num_logits,)
         layers: list[nn.Module] = []
         if self.head_norm == "unit":
             layers.append(UnitNorm())
@@ -148,8 +152,11 @@ class TransferModule(pl.LightningModule):
             layers.append(nn.BatchNorm1d(width, affine=False))
         if self.head_dropout:
             layers.append(nn.Dropout(self.head_dropout))
-        layers.append(nn.Linear(width, schema.num_logits))
-        return nn.Sequential(*layers)
+        layers.append(nn.Linear(width, first))
+        head: nn.Module = nn.Sequential(*layers)
+        for size in further:
+            head = ExpandedHead(head, nn.Linear(width, size))
+        return head
 
     def features(self, input: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Return pooled backbone features ``(N, F)``."""
@@ -219,6 +226,7 @@ class TransferModule(pl.LightningModule):
             "module": _library_class(type(self)).__name__,
             "arguments": self.rebuild_arguments(),
             "source_head": None if self.source_head is None else _linear_shape(self.source_head),
+            "head_sizes": list(self.head_sizes),
             "card": self.card.to_dict(),
             "schema": self.schema.to_dict(),
             "calibration": self.calibration.to_dict(),
@@ -233,7 +241,9 @@ class TransferModule(pl.LightningModule):
         """
         payload = _payload(checkpoint, "the checkpoint")
         saved = Schema.from_dict(payload["schema"])
+        sizes = tuple(payload.get("head_sizes") or ())
         if self.schema is None:
+            self.head_sizes = sizes
             self.use_schema(saved)
             self.configure_model()
         elif self.schema.classes != saved.classes or self.schema.task != saved.task:
@@ -244,6 +254,10 @@ class TransferModule(pl.LightningModule):
             )
         elif self.schema.preprocessing and saved.preprocessing:
             check_preprocessing(self.schema.preprocessing, saved.preprocessing)
+        if sizes != self.head_sizes:
+            # Built before the checkpoint was read; what is loaded next has the layers of an expanded head, or one.
+            self.head_sizes = sizes
+            self.head = self.build_head(self.schema or saved)
         self.calibration = Calibration.from_dict(payload["calibration"])
 
     @classmethod
@@ -273,7 +287,10 @@ class TransferModule(pl.LightningModule):
         from lightning_transfer import modules
 
         payload = checkpoint[CHECKPOINT_KEY]
-        known = {name: getattr(modules, name) for name in modules.__all__ if isinstance(getattr(modules, name), type)}
+        named = {name: getattr(modules, name) for name in modules.__all__}
+        known = {
+            name: item for name, item in named.items() if isinstance(item, type) and issubclass(item, TransferModule)
+        }
         if payload["module"] not in known:
             raise CheckpointError(
                 f"`{path}` holds a `{payload['module']}`, which this version does not know. Known: {listing(known)}. "
@@ -284,6 +301,7 @@ class TransferModule(pl.LightningModule):
         module: TransferModule = chosen(**arguments)
         if payload["source_head"] is not None:
             module.source_head = nn.Linear(*payload["source_head"]).requires_grad_(False)
+        module.head_sizes = tuple(payload.get("head_sizes") or ())
         module.use_schema(Schema.from_dict(payload["schema"]))
         module.configure_model()
         module.on_load_checkpoint(checkpoint)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,11 +21,14 @@ from lightning_transfer.data import (
     TextPreprocessing,
     Tickets,
     drop_copies,
+    fingerprint,
     plain_text_classifier,
     quiet,
     read_tickets,
+    rehearse,
+    without_leaks,
 )
-from lightning_transfer.errors import DataError
+from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split
 
@@ -59,6 +62,14 @@ class TextDataModule(BaseDataModule):
         cleaning: What is cleaned, see `TextCleaning`.
         max_length: Tokens that the backbone sees; None takes its card's.
         long_texts: What of longer ones: ``head``, ``head_tail`` or ``chunks``, see `TextPreprocessing`.
+        rehearsal_file: The table that the run to expand (``model.expand_from``) was trained on. Its tickets keep the
+            split that they had there: some of its training tickets are learnt from again, those of the other splits
+            join theirs, so that validation, calibration and test are about old queues too. It is read and divided by
+            the same options as ``file``.
+        rehearsal_test_file: The ``test_file`` of that run, where it had one.
+        rehearsal_share: Of the training tickets that are old ones, drawn by queue. The nearer to the share that old
+            queues have in practice, the less they lose: with 70 old and 7 new intents of banking77 0.5 cost 2 points
+            on the old ones, 0.8 less than 1.
         **kwargs: All arguments of `BaseDataModule`: batch size, fractions, folds, sampler, bad files.
     """
 
@@ -80,6 +91,9 @@ class TextDataModule(BaseDataModule):
         cleaning: TextCleaning | None = None,
         max_length: int | None = None,
         long_texts: LongTexts = "head_tail",
+        rehearsal_file: str | None = None,
+        rehearsal_test_file: str | None = None,
+        rehearsal_share: float = 0.8,
         **kwargs: Any,  # noqa: ANN401 - jsonargparse follows them to the parent's signature
     ) -> None:
         super().__init__(**kwargs)
@@ -101,30 +115,15 @@ class TextDataModule(BaseDataModule):
         self.cleaning = TextCleaning() if cleaning is None else cleaning
         self.max_length = max_length
         self.long_texts: LongTexts = long_texts
+        self.rehearsal_file = None if rehearsal_file is None else Path(rehearsal_file).expanduser()
+        self.rehearsal_test_file = None if rehearsal_test_file is None else Path(rehearsal_test_file).expanduser()
+        self.rehearsal_share = rehearsal_share
         self.outside: list[Record] = []
         self._lengths: dict[str, int] = {}
 
     def read_records(self) -> list[Record]:
         """Read the tables, remove what programs wrote and what is there twice."""
-        tickets = self._read(self.file)
-        records = self._labelled(tickets)
-        if self.test_file is not None:
-            if any(record.split == "test" for record in records):
-                raise DataError(
-                    f"`{self.file}` names a `test` split, and `test_file` is `{self.test_file}`. Leave out one of them."
-                )
-            known = {record.id for record in records}
-            test = self._labelled(self._read(self.test_file))
-            records += [
-                replace(record, split="test", id=f"test {record.id}" if record.id in known else record.id)
-                for record in test
-            ]
-        if self.copies != "keep":
-            found = drop_copies(records, near=self.copies == "remove")
-            self.findings += found.findings()
-            records = found.records
-        rank_zero_info(f"Data: {len(records)} texts of `{self.file}`" + self._and_test_file())
-        return records
+        return self._read_tables(self.file, self.test_file)
 
     def read_predict_records(self) -> list[Record]:
         """Read every row, whatever it holds; labels are kept for the output where there are any."""
@@ -145,11 +144,26 @@ class TextDataModule(BaseDataModule):
         return tickets.records
 
     def set_aside(self, records: list[Record]) -> list[Record]:
-        """Keep what is out of scope apart, with its splits."""
+        """Keep what is out of scope apart, with its splits; old tickets join the others, to be rehearsed."""
+        old = self._old_tickets()
+        inside = [record for record in records if not self._is_outside(record)]
         self.outside = [record for record in records if self._is_outside(record)]
+        self.outside += without_leaks(records, [record for record in old if self._is_outside(record)])
         if self.outside:
             rank_zero_info(f"Out of scope: {len(self.outside)} texts are kept apart; nothing learns from them")
-        return [record for record in records if not self._is_outside(record)]
+        elif self.out_of_scope is not None:
+            names = sorted({record.label for record in inside if isinstance(record.label, str)})
+            raise DataError(
+                f"No ticket has the label `{self.out_of_scope}` (`out_of_scope`).{closest(self.out_of_scope, names)}"
+                f" Labels: {listing(names, 20)}."
+            )
+        old = [record for record in old if not self._is_outside(record)]
+        self._check_old(old)
+        inside, found = rehearse(inside, old, self.rehearsal_share, seed=self.split_seed)
+        self.findings += found
+        for finding in found:
+            rank_zero_info(finding.message)
+        return inside
 
     def out_of_scope_for(self, split: Split) -> list[Record]:
         """Return the records of a split that belong to no queue."""
@@ -199,6 +213,42 @@ class TextDataModule(BaseDataModule):
         worker.outside, worker._lengths = [], {}  # type: ignore[attr-defined]
         return worker
 
+    def _read_tables(self, file: Path, test_file: Path | None) -> list[Record]:
+        records = self._labelled(self._read(file))
+        if test_file is not None:
+            if any(record.split == "test" for record in records):
+                raise DataError(
+                    f"`{file}` names a `test` split, and there is a test file `{test_file}`. Leave out one of them."
+                )
+            known = {record.id for record in records}
+            records += [
+                replace(record, split="test", id=f"test {record.id}" if record.id in known else record.id)
+                for record in self._labelled(self._read(test_file))
+            ]
+        if self.copies != "keep":
+            found = drop_copies(records, near=self.copies == "remove")
+            self.findings += found.findings()
+            records = found.records
+        test = "" if test_file is None else f" and `{test_file}` (test)"
+        rank_zero_info(f"Data: {len(records)} texts of `{file}`{test}")
+        return records
+
+    def _old_tickets(self) -> list[Record]:
+        """Return the tickets of the run to expand, divided as there; none where none are to be rehearsed."""
+        if self.rehearsal_file is None:
+            return []
+        return self.division.divide(self._read_tables(self.rehearsal_file, self.rehearsal_test_file))[0]
+
+    def _check_old(self, old: Sequence[Record]) -> None:
+        """Say so where the old tickets are not divided as the run to expand had them."""
+        expands: Schema | None = getattr(self._module(), "expands", None)
+        if old and expands is not None and expands.fingerprint not in ("", fingerprint(old)):
+            rank_zero_warn(
+                f"The tickets of `{self.rehearsal_file}`, or their splits, are not those that the run to expand was"
+                " trained with, so its test tickets may be among those that are learnt from now. Give the same tables"
+                " and the same options, or do not compare scores on its test split."
+            )
+
     def _read(self, file: Path) -> Tickets:
         tickets = read_tickets(
             file,
@@ -207,6 +257,8 @@ class TextDataModule(BaseDataModule):
             classes=self.classes,
             label_level=self.label_level,
             out_of_scope=self.out_of_scope,
+            # One of the tables has tickets that are out of scope; which one is no matter.
+            label_optional=self.rehearsal_file is not None,
             unlabelled="pool",
             cleaning=self.cleaning,
             on_bad_file=self.on_bad_file,
@@ -222,9 +274,6 @@ class TextDataModule(BaseDataModule):
                 f" `{self.columns['label_column']}`. Fill it, or name another column as `data.label_column`."
             )
         return list(tickets.records)
-
-    def _and_test_file(self) -> str:
-        return "" if self.test_file is None else f" and `{self.test_file}` (test)"
 
     def _is_outside(self, record: Record) -> bool:
         if self.out_of_scope is None:
