@@ -20,8 +20,8 @@ _SCORES = {
 }
 _DECISIONS = {
     "route": "routed",
-    "ask": "asked: a person decides",
-    "out of scope": "called out of scope",
+    "ask": "asked",
+    "out of scope": "out of scope",
     "unreadable": "unreadable",
 }
 
@@ -51,7 +51,7 @@ def routing_section(scores: Scores) -> Section:
             for name, key in (
                 ("share routed", "coverage_at_target"),
                 ("precision of the routed", "precision_of_routed"),
-                ("AURC: mean share of errors over all coverages", "aurc"),
+                ("AURC", "aurc"),
                 ("mean cost of a ticket", "mean_cost"),
             )
             if found.get(key)

@@ -68,7 +68,7 @@ def test_without_routing_there_is_no_section_and_no_word(tmp_path: Path) -> None
 def test_the_section_has_shares_precisions_and_the_chosen_score() -> None:
     section = routing_section(scores_of())
     assert [(row["name"], row["n"]) for row in section["decisions"]] == [
-        ("routed", 99), ("asked: a person decides", 31), ("called out of scope", 10),
+        ("routed", 99), ("asked", 31), ("out of scope", 10),
     ]  # fmt: skip
     assert sum(row["share"] for row in section["decisions"]) == pytest.approx(1)
     assert section["at_precision"] == [
@@ -80,7 +80,7 @@ def test_the_section_has_shares_precisions_and_the_chosen_score() -> None:
     assert [row["chosen"] for row in scores] == [False, False, True]
     assert [row["on_calibration"] for row in scores] == [0.8, None, 0.93]
     assert [row["name"] for row in section["metrics"]] == [
-        "share routed", "precision of the routed", "AURC: mean share of errors over all coverages",
+        "share routed", "precision of the routed", "AURC",
     ]  # fmt: skip
     costs = {"ask": 1.0, "*": {"*": 5.0}}
     section = routing_section(scores_of(policy=policy(costs=costs), mean_cost=item(1.4, 1.2, 1.7)))
@@ -122,13 +122,13 @@ def test_the_page_has_the_section_and_others_that_do_not_apply_are_absent(tmp_pa
     for text in (
         "When to route",
         "routed99" + "70.7%",
-        "none is sure enough",
+        "99%none",
         "distance to the training tickets, chosen",
         "0.900 [0.800, 0.990]",
         "Precision of at least 0.95, 80% sure.",
         "and leads the second by at least 0.1",
     ):
-        assert text in page.text.replace(" ", " "), text
+        assert text in page.text, text
     assert "What a wrong queue costs" not in page.text
     outside = {**routing(), "out_of_scope": None, "aurc": None, "mean_cost": None, "reasons": {}}
     other = routed_run(tmp_path / "other", routing=outside)
