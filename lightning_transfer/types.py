@@ -178,11 +178,12 @@ class Prediction:
 
     Attributes:
         id: The record's id, the path, or the position as text.
-        predicted: The most probable class; for multi-label the classes above one half; None if undefined.
+        predicted: The most probable class; for multi-label the classes of one half or more; None if undefined.
         probabilities: Class -> probability after temperature; empty if undefined.
         score: Probability of anything but the negative class; None if there is no such class.
         decision: The class after the stored threshold: the negative class below it, the most probable other class
-            from it on. The same as ``predicted`` where no threshold is stored; ``undefined`` without finite logits.
+            from it on; for multi-label the classes that reach their own thresholds. The same as ``predicted`` where no
+            threshold is stored; ``undefined`` without finite logits.
         reason: Why it is undefined.
         nearest: The nearest training example; None where the model keeps none, or the features are not finite.
     """
@@ -246,6 +247,9 @@ class Calibration:
         rule: In words, how the threshold was chosen.
         n: Records of the calibration split.
         points: Thresholds for several false-reject rates, that of ``threshold`` first; empty without a threshold.
+        label_thresholds: Multi-label: the probability after temperature from which each class is called, in the order
+            of the classes; empty: 0.5 for all.
+        label_rules: In words, how each of them was chosen, or why it is 0.5.
     """
 
     temperature: float = 1.0
@@ -253,6 +257,8 @@ class Calibration:
     rule: str = "not fitted"
     n: int = 0
     points: tuple[OperatingPoint, ...] = ()
+    label_thresholds: tuple[float, ...] = ()
+    label_rules: tuple[str, ...] = ()
 
     def at(self, max_false_reject_rate: float) -> Calibration:
         """Return the calibration that decides by the threshold of another fitted rate.
@@ -276,8 +282,10 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Rebuild from `to_dict`; a checkpoint without ``points`` has none."""
+        """Rebuild from `to_dict`; a checkpoint without ``points`` or ``label_thresholds`` has none."""
         known = _known(cls, values)
+        for key in ("label_thresholds", "label_rules"):
+            known[key] = tuple(known.get(key, ()))
         return cls(**{**known, "points": tuple(OperatingPoint.from_dict(item) for item in known.get("points", ()))})
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from lightning_transfer import metrics
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation.baselines import BaselineOutputs
+from lightning_transfer.evaluation.confusions import find_confusions
 from lightning_transfer.evaluation.decisions import confusion_matrix, find_escapes
 from lightning_transfer.evaluation.judges import intervals, judge
 from lightning_transfer.evaluation.progress import progress
@@ -23,8 +24,11 @@ __all__ = ["COMPARED", "evaluate_classification"]
 
 _log = logging.getLogger(__name__)
 
-COMPARED = ("macro_f1", "accuracy", "balanced_accuracy", "auroc", "average_precision", "log_loss", "brier")
-"""Metrics whose paired difference to each baseline is reported."""
+COMPARED = (
+    *("macro_f1", "micro_f1", "macro_f1_at_thresholds", "micro_f1_at_thresholds", "accuracy", "top_3_accuracy"),
+    *("balanced_accuracy", "auroc", "average_precision", "log_loss", "brier"),
+)
+"""Metrics whose paired difference to each baseline is reported; those of levels above the leaves come to them."""
 
 
 def evaluate_classification(
@@ -41,14 +45,19 @@ def evaluate_classification(
 ) -> ClassificationResult:
     """Return all metrics of a classifier, with intervals by bootstrap over the records' groups.
 
-    ``macro_f1``, ``accuracy``, ``balanced_accuracy`` and ``recall_<class>`` judge the most probable class.
+    ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``recall_<class>`` and ``precision_<class>`` judge the most
+    probable class, ``top_3_accuracy`` (with more than three classes) the three most probable ones. Where classes have
+    levels (``delivery/late``), ``macro_f1_level_<k>`` and ``accuracy_level_<k>`` judge the first ``k`` parts of the
+    name: see `level_probabilities`.
     ``auroc`` and ``average_precision`` judge the decision score (anything but the negative class); without a negative
     class they are the mean of one class against the rest. ``log_loss``, ``brier`` and ``ece`` judge the probabilities
     after temperature. Where a threshold is stored, ``false_reject_rate``, ``recall_at_threshold`` (and that of each
     defect class: found, whatever it is called) and ``escape_rate`` judge ``score >= threshold``. Each operating point
     of the calibration adds ``recall_at_false_reject_<rate>`` and ``false_reject_rate_at_<rate>``: its threshold was
     fitted on the calibration split and is applied here as it is, so the rate reached here may differ. Multi-label: each
-    class is judged on its known labels, and averages run over the classes; F1 and recall are those of the positives.
+    class is judged on its known labels, and averages run over the classes, but for ``micro_f1``; F1, recall and
+    precision are those of the positives, called at one half. ``macro_f1_at_thresholds``, ``micro_f1_at_thresholds``,
+    ``recall_at_threshold_<class>`` and ``precision_at_threshold_<class>`` are those at the stored thresholds.
 
     Where none or all of a share's records are hit, every resample says the same, and the bootstrap would claim to be
     sure. The open end is then that of Clopper and Pearson (1934) with each group counted as one record: 0 escapes in 30
@@ -92,7 +101,8 @@ def evaluate_classification(
             )
             tables[name] = intervals(drawn[name], found, confidence)
 
-    compared = [name for name in COMPARED if name in drawn[""].point]
+    levels = [name for name in drawn[""].point if name.startswith(("macro_f1_level_", "accuracy_level_"))]
+    compared = [*(name for name in COMPARED if name in drawn[""].point), *levels]
     differences = {}
     for name in baselines or {}:
         paired = drawn[""].minus(drawn[name], compared)
@@ -104,6 +114,7 @@ def evaluate_classification(
         metrics=tables.pop(""),
         confusion=confusion_matrix(truth, predicted_classes(logits, schema), schema),
         decisions=confusion_matrix(truth, decided_classes(logits, schema, calibration), schema),
+        confusion_pairs=find_confusions(labelled, logits, truth, schema, calibration),
         escapes=find_escapes(labelled, logits, truth, schema, calibration),
         calibration=calibration,
         n=int(known.sum()),

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_transfer import metrics
-from lightning_transfer.evaluation.scores import decision_score, negative_index, predicted_classes
+from lightning_transfer.evaluation.hierarchy import find_levels, level_probabilities
+from lightning_transfer.evaluation.scores import decided_classes, decision_score, negative_index, predicted_classes
 from lightning_transfer.metrics import Interval, Resamples
 from lightning_transfer.types import Calibration, Schema
 
 __all__ = ["Judge", "intervals", "judge", "open_end"]
 
 _Float = NDArray[np.float64]
+_TOP = 3
+_TOP_ACCURACY = f"top_{_TOP}_accuracy"
 _NO_ECE_INTERVAL = "no interval: drawing with replacement inflates the binned error"
 
 
@@ -47,7 +50,7 @@ def judge(logits: _Float, target: NDArray[Any], schema: Schema, calibration: Cal
         calibration: Temperature, threshold and operating points.
     """
     if schema.task == "multilabel":
-        return _judge_labels(logits, target, schema, calibration.temperature)
+        return _judge_labels(logits, target, schema, calibration)
     return _judge_classes(logits, target, schema, calibration)
 
 
@@ -85,7 +88,13 @@ def _judge_classes(logits: _Float, target: NDArray[Any], schema: Schema, calibra
     briers = metrics.brier_terms(probs, target)
     top, right = probs.max(axis=1), preds == target
     masks = {f"recall_{name}": target == place for place, name in enumerate(schema.classes)}
+    masks |= {f"precision_{name}": preds == place for place, name in enumerate(schema.classes)}
     reasons = {f"recall_{name}": f"no record of `{name}`" for name in schema.classes}
+    reasons |= {f"precision_{name}": f"no record is taken for `{name}`" for name in schema.classes}
+    # The first three by the logit, equal ones in the order of the classes, as for the most probable one.
+    in_top = (np.argsort(-logits, axis=1, kind="stable")[:, :_TOP] == target[:, None]).any(axis=1)
+    has_top = schema.task == "multiclass" and schema.num_classes > _TOP
+    levels = _judge_levels(log_probs, target, schema)
     negative = negative_index(schema)
     if negative is None:
         found, one_class = _judge_ranking(log_probs, target), "one class only"
@@ -97,19 +106,23 @@ def _judge_classes(logits: _Float, target: NDArray[Any], schema: Schema, calibra
 
     def statistic(weights: _Float) -> dict[str, _Float]:
         counts = metrics.class_counts(weights, preds, target, schema.num_classes)
-        recalls = metrics.recall_per_class(counts)
+        recalls, precisions = metrics.recall_per_class(counts), metrics.precision_per_class(counts)
         return {
             "macro_f1": metrics.macro_f1(counts),
             "accuracy": metrics.accuracy(counts),
+            **({_TOP_ACCURACY: metrics.weighted_mean(weights, in_top.astype(np.float64))} if has_top else {}),
             "balanced_accuracy": metrics.balanced_accuracy(counts),
+            **levels.statistic(weights),
             **found.statistic(weights),
             **{f"recall_{name}": recalls[:, place] for place, name in enumerate(schema.classes)},
+            **{f"precision_{name}": precisions[:, place] for place, name in enumerate(schema.classes)},
             "log_loss": metrics.weighted_mean(weights, losses),
             "brier": metrics.weighted_mean(weights, briers),
             "ece": metrics.calibration_error(weights, top, right),
         }
 
-    return Judge(statistic, {**masks, **found.masks}, reasons, frozenset({"accuracy", *masks, *found.shares}))
+    shares = {"accuracy", *([_TOP_ACCURACY] if has_top else []), *levels.shares, *masks, *found.shares}
+    return Judge(statistic, {**masks, **found.masks}, reasons, frozenset(shares))
 
 
 def _judge_ranking(log_probs: _Float, target: NDArray[Any]) -> Judge:
@@ -165,19 +178,51 @@ def _judge_decisions(
     )
 
 
-def _judge_labels(logits: _Float, target: NDArray[Any], schema: Schema, temperature: float) -> Judge:
-    """Multi-label: one yes or no a class, some of them unknown."""
+def _judge_levels(log_probs: _Float, target: NDArray[Any], schema: Schema) -> Judge:
+    """Accuracy and macro-F1 of each level above the leaves, where the classes have levels."""
+    probs = np.exp(log_probs)
+    judged = []
+    for level in find_levels(schema.classes):
+        above = np.array(level.leaf_to_class)
+        judged.append((level, level_probabilities(probs, level).argmax(axis=1), above[target]))
+
+    def statistic(weights: _Float) -> dict[str, _Float]:
+        result = {}
+        for level, preds, truth in judged:
+            counts = metrics.class_counts(weights, preds, truth, len(level.classes))
+            result[f"macro_f1_level_{level.depth}"] = metrics.macro_f1(counts)
+            result[f"accuracy_level_{level.depth}"] = metrics.accuracy(counts)
+        return result
+
+    return Judge(statistic, {}, {}, frozenset(f"accuracy_level_{level.depth}" for level, _, _ in judged))
+
+
+def _judge_labels(logits: _Float, target: NDArray[Any], schema: Schema, calibration: Calibration) -> Judge:
+    """Multi-label: one yes or no a class, some of them unknown; called at one half, and at the stored thresholds."""
     known = ~np.isnan(target)
     preds = predicted_classes(logits, schema)
-    probs = metrics.probabilities(logits, schema.task, temperature)
+    probs = metrics.probabilities(logits, schema.task, calibration.temperature)
     row, _ = np.nonzero(known)
     cells = target[known]
-    losses = metrics.log_loss_terms(logits[known] / temperature, cells, schema.task)
+    losses = metrics.log_loss_terms(logits[known] / calibration.temperature, cells, schema.task)
     briers = (probs[known] - cells) ** 2
     top, right = np.maximum(probs, 1 - probs)[known], (preds == target)[known]
-    masks = {f"recall_{name}": target[:, place] == 1 for place, name in enumerate(schema.classes)}
-    reasons = {f"recall_{name}": f"no record with `{name}`" for name in schema.classes}
-    reasons |= dict.fromkeys(("auroc", "average_precision"), "no class has both positives and negatives")
+    called = [("", "", preds)]
+    if calibration.label_thresholds:
+        called.append(("_at_thresholds", "_at_threshold", decided_classes(logits, schema, calibration)))
+    masks: dict[str, NDArray[np.bool_]] = {}
+    reasons = dict.fromkeys(("auroc", "average_precision"), "no class has both positives and negatives")
+    reasons |= {f"{name}_f1{ending}": "no record has a class" for name in ("macro", "micro") for ending, _, _ in called}
+    for place, name in enumerate(schema.classes):
+        for _, ending, said in called:
+            masks |= {
+                f"recall{ending}_{name}": target[:, place] == 1,
+                f"precision{ending}_{name}": known[:, place] & (said[:, place] == 1),
+            }
+            reasons |= {
+                f"recall{ending}_{name}": f"no record with `{name}`",
+                f"precision{ending}_{name}": f"`{name}` is called for no record",
+            }
 
     def statistic(weights: _Float) -> dict[str, _Float]:
         parts: dict[str, list[_Float]] = {}
@@ -185,19 +230,26 @@ def _judge_labels(logits: _Float, target: NDArray[Any], schema: Schema, temperat
             chosen = weights[:, known[:, place]]
             truth = target[known[:, place], place].astype(np.int64)
             counts = metrics.class_counts(chosen, preds[known[:, place], place], truth, 2)
-            below = counts.target[:, 1] + counts.preds[:, 1]
-            f1 = np.divide(2 * counts.hits[:, 1], below, out=np.full(len(below), np.nan), where=counts.target[:, 1] > 0)
             scores = logits[known[:, place], place]
             for name, value in (
-                ("macro_f1", f1),
                 ("accuracy", metrics.accuracy(counts)),
                 ("balanced_accuracy", metrics.balanced_accuracy(counts)),
                 ("auroc", metrics.auroc(chosen, scores, truth == 1)),
                 ("average_precision", metrics.average_precision(chosen, scores, truth == 1)),
-                (f"recall_{schema.classes[place]}", metrics.recall_per_class(counts)[:, 1]),
             ):
                 parts.setdefault(name, []).append(value)
-        result = {name: metrics.mean_defined(np.stack(values, axis=1)) for name, values in parts.items()}
+        result: dict[str, _Float] = {}
+        positive = known & (target == 1)
+        for ending, single, said in called:
+            found = known & (said == 1)
+            counts = metrics.ClassCounts(
+                *(weights @ part.astype(float) for part in (found & positive, positive, found))
+            )
+            result |= {f"macro_f1{ending}": metrics.macro_f1(counts), f"micro_f1{ending}": metrics.micro_f1(counts)}
+            recalls, precisions = metrics.recall_per_class(counts), metrics.precision_per_class(counts)
+            parts |= {f"recall{single}_{name}": [recalls[:, place]] for place, name in enumerate(schema.classes)}
+            parts |= {f"precision{single}_{name}": [precisions[:, place]] for place, name in enumerate(schema.classes)}
+        result |= {name: metrics.mean_defined(np.stack(values, axis=1)) for name, values in parts.items()}
         cell_weights = weights[:, row]
         result["log_loss"] = metrics.weighted_mean(cell_weights, losses)
         result["brier"] = metrics.weighted_mean(cell_weights, briers)

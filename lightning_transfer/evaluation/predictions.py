@@ -21,7 +21,7 @@ def predictions(
     calibration: Calibration,
     nearest: Sequence[Neighbour | None] | None = None,
 ) -> list[Prediction]:
-    """Turn logits ``(N, num_logits)`` into predictions, with the stored temperature and threshold.
+    """Turn logits ``(N, num_logits)`` into predictions, with the stored temperature and thresholds.
 
     A row whose logits are not finite stays, with the decision ``undefined`` and the reason: no input loses its row.
 
@@ -29,7 +29,7 @@ def predictions(
         logits: Before any temperature.
         ids: Of the records.
         schema: Task and classes.
-        calibration: Temperature and threshold.
+        calibration: Temperature and thresholds.
         nearest: The nearest training example of each record, of `TrainingExamples.nearest`.
 
     Example:
@@ -57,8 +57,11 @@ def predictions(
             continue
         share = dict(zip(schema.classes, map(float, probs[place]), strict=True))
         if schema.task == "multilabel":
-            labels = tuple(name for name, called in zip(schema.classes, chosen[place], strict=True) if called)
-            result.append(Prediction(key, labels, share, None, labels, nearest=neighbour))
+            labels, decided_labels = (
+                tuple(name for name, called in zip(schema.classes, row[place], strict=True) if called)
+                for row in (chosen, decided)
+            )
+            result.append(Prediction(key, labels, share, None, decided_labels, nearest=neighbour))
             continue
         predicted, decision = schema.classes[int(chosen[place])], schema.classes[int(decided[place])]
         score = None if scores is None else float(scores[place])

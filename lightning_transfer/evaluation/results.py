@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.errors import TransferError
+from lightning_transfer.evaluation.confusions import ConfusionPair
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability
 from lightning_transfer.evaluation.latency import Latency
 from lightning_transfer.evaluation.routing_metrics import RoutingResult
@@ -32,6 +33,7 @@ class ClassificationResult:
         n: Labelled records.
         num_groups: Independent groups among them.
         decisions: As ``confusion``, for the decision at the stored threshold; the same where none is stored.
+        confusion_pairs: Which class is taken for which other, the most frequent first; empty for multi-label.
         escapes: Ids of the defects that are decided to be none, the lowest score first; None without a negative class.
         negative_class: The class that means "nothing found"; None if there is none.
         baselines: Name -> the same metrics of a plain method on the same records.
@@ -55,6 +57,7 @@ class ClassificationResult:
     n: int
     num_groups: int
     decisions: tuple[tuple[int, ...], ...] = ()
+    confusion_pairs: tuple[ConfusionPair, ...] = ()
     escapes: tuple[str, ...] | None = None
     negative_class: str | None = None
     baselines: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
@@ -137,6 +140,7 @@ class ClassificationResult:
             "metrics": {name: item.to_dict() for name, item in self.metrics.items()},
             "confusion": [list(row) for row in self.confusion],
             "decisions": [list(row) for row in self.decisions],
+            "confusion_pairs": [pair.to_dict() for pair in self.confusion_pairs],
             "escapes": None if self.escapes is None else list(self.escapes),
             "calibration": self.calibration.to_dict(),
             **rows,

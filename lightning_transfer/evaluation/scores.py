@@ -100,10 +100,14 @@ def decision_score(
 
 
 def decided_classes(logits: NDArray[Any], schema: Schema, calibration: Calibration) -> NDArray[np.int64]:
-    """Return the class that the stored threshold decides for ``(N,)``; multi-label: as `predicted_classes`.
+    """Return the class that the stored threshold decides for ``(N,)``; multi-label: 0 / 1 ``(N, C)``.
 
     Below the threshold that is the negative class; from it on the most probable of the others, even where the negative
-    class is more probable than each of them alone. Without a threshold the most probable class decides.
+    class is more probable than each of them alone. Without a threshold the most probable class decides. Multi-label: a
+    class is called where its probability reaches its own threshold, and one half where none are stored.
+
+    Raises:
+        TransferError: If there is not one stored threshold for each label.
 
     Example:
         >>> schema = Schema(task="multiclass", classes=("good", "pit", "dent"), negative_class="good")
@@ -111,6 +115,14 @@ def decided_classes(logits: NDArray[Any], schema: Schema, calibration: Calibrati
         >>> decided_classes(logits, schema, Calibration(threshold=0.4)).tolist()
         [2, 0]
     """
+    if schema.task == "multilabel" and calibration.label_thresholds:
+        if len(calibration.label_thresholds) != schema.num_classes:
+            raise TransferError(
+                f"The calibration has {len(calibration.label_thresholds)} label thresholds, and there are "
+                f"{schema.num_classes} classes: {listing(schema.classes)}. Fit the calibration with these classes."
+            )
+        probs = np.exp(log_probabilities(logits, schema.task, calibration.temperature))
+        return (probs >= np.array(calibration.label_thresholds)).astype(np.int64)
     negative = negative_index(schema)
     if negative is None or calibration.threshold is None:
         return predicted_classes(logits, schema)

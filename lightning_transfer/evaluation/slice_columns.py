@@ -1,9 +1,10 @@
-"""Turn columns of the records into a few slices each: by value, or by quarter of a number."""
+"""Turn columns of the records into a few slices each: by value, by period of a time, or by quarter of a number."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightning_transfer.data import image_size
+from lightning_transfer.data.audit_columns import parse_times
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import Record, Schema
 
@@ -53,20 +55,24 @@ def find_columns(
     return {name: found[name] for name in dict.fromkeys(wanted) if name in found}, missing
 
 
-def cut_column(values: Sequence[Any]) -> tuple[list[str], str]:
+def cut_column(values: Sequence[Any], name: str = "") -> tuple[list[str], str]:
     """Return the slice of each record, or no slices and the reason.
 
-    A column of at most 20 values makes a slice of each, missing ones included. One of numbers with more than 8 is cut
-    at its quartiles; a value on a cut belongs to the upper band.
+    A column of at most 20 values makes a slice of each, missing ones included. One of times with more than 8 is cut
+    into quarters of years; into months or days where one quarter holds all, into years where there are too many
+    quarters. One of numbers with more than 8 is cut at its quartiles; a value on a cut belongs to the upper band.
 
     Args:
         values: One for each record; None, an empty text and NaN are missing.
+        name: Of the column; a name such as ``created`` tells that ``20250103`` is a day.
 
     Example:
         >>> cut_column(["a", "b", None])
         (['a', 'b', '(none)'], '')
         >>> sorted(set(cut_column(list(range(1, 13)))[0]))
         ['1 to 3.75', '3.75 to 6.5', '6.5 to 9.25', '9.25 to 12']
+        >>> sorted(set(cut_column([f"2025-{month:02}-01" for month in range(1, 13)])[0]))
+        ['2025 Q1', '2025 Q2', '2025 Q3', '2025 Q4']
         >>> cut_column(["a", "a"])
         ([], 'all records have `a`')
     """
@@ -74,6 +80,9 @@ def cut_column(values: Sequence[Any]) -> tuple[list[str], str]:
     distinct = sorted(set(texts) - {_MISSING})
     if len(set(texts)) < 2:
         return [], f"all records have `{distinct[0]}`" if distinct else "no record has a value"
+    periods = _periods(name, texts) if len(distinct) > _MAX_NUMBERS else None
+    if periods is not None:
+        return periods, ""
     numbers = [_number(text) for text in texts]
     if len(distinct) > _MAX_NUMBERS and all(
         number is not None or text == _MISSING for number, text in zip(numbers, texts, strict=True)
@@ -82,6 +91,25 @@ def cut_column(values: Sequence[Any]) -> tuple[list[str], str]:
     if len(distinct) > MAX_VALUES:
         return [], f"{len(distinct)} different values in {len(texts)} records, and at most {MAX_VALUES} make slices"
     return texts, ""
+
+
+def _periods(name: str, texts: Sequence[str]) -> list[str] | None:
+    """Return the quarter of each time, or another period that makes some slices and not too many; None for no times."""
+    known = [text for text in texts if text != _MISSING]
+    found = parse_times(name, known)
+    if found is None:
+        return None
+    times = iter([None if math.isnan(time) else datetime.fromtimestamp(time, tz=timezone.utc) for time in found])
+    days = [None if text == _MISSING else next(times) for text in texts]
+    for period in (_quarter, "{:%Y-%m}".format, "{:%Y-%m-%d}".format, "{:%Y}".format):
+        names = [_MISSING if day is None else period(day) for day in days]
+        if 2 <= len(set(names) - {_MISSING}) <= MAX_VALUES:
+            return names
+    return None
+
+
+def _quarter(day: datetime) -> str:
+    return f"{day.year} Q{(day.month + 2) // 3}"
 
 
 def _bands(numbers: Sequence[float | None]) -> tuple[list[str], str]:

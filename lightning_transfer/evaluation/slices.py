@@ -115,10 +115,10 @@ def evaluate_slices(
 ) -> SliceTable:
     """Return the headline, accuracy, recall at the threshold and false-reject rate of each slice of the records.
 
-    Slices come from the columns of ``Record.meta``, by value or by quarter of a number, and from the size of images and
-    the length of texts. Every draw of the bootstrap is one of all groups, of which a slice gets those that it has: so
-    the difference between a slice and the rest is right whether groups lie in one slice or in several, and the slices
-    are comparable with each other.
+    Slices come from the columns of ``Record.meta``, by value, by quarter of a year or by quarter of a number, and from
+    the size of images and the length of texts. Every draw of the bootstrap is one of all groups, of which a slice gets
+    those that it has: so the difference between a slice and the rest is right whether groups lie in one slice or in
+    several, and the slices are comparable with each other.
 
     The worst of many slices looks bad by chance. A slice stands out only if its difference to the rest, in units of its
     own standard error, exceeds the 95% quantile of the largest such deviation of all slices over the draws (the single
@@ -215,7 +215,7 @@ def _masks(
     """Return the records of each column's values; adds to ``left_out`` why a column has none."""
     masks: dict[tuple[str, str], NDArray[np.bool_]] = {}
     for column, values in found.items():
-        names, reason = cut_column(values)
+        names, reason = cut_column(values, column)
         distinct = list(dict.fromkeys(names))
         if not reason and len(masks) + len(distinct) > max_slices:
             reason = f"its {len(distinct)} slices beside the {len(masks)} before are more than {max_slices}"

@@ -11,6 +11,12 @@ from lightning_transfer.types import Calibration, OperatingPoint
 
 __all__ = ["align", "format_calibration", "format_latency", "format_slices", "format_table", "signed"]
 
+# With more classes than these, a table of all of them is no longer read: the worst ones are shown.
+_MOST_CLASSES = 20
+_WORST_CLASSES = 10
+# Wider matrices than this do not fit on a screen; the pairs say what there is to see.
+_MOST_IN_MATRIX = 30
+_MOST_PAIRS = 10
 # What the short table compares; `metrics.json` holds every difference.
 _HEADLINES = ("macro_f1", "auroc", "average_precision")
 
@@ -18,8 +24,9 @@ _HEADLINES = ("macro_f1", "auroc", "average_precision")
 def format_table(result: ClassificationResult) -> str:
     """Return the result as aligned plain text.
 
-    Every metric beside the baselines, the paired differences, the operating points, and the confusion matrix of the
-    decisions with what was let through.
+    Every metric beside the baselines, the paired differences, recall and precision of each class (of many the worst),
+    which class is taken for which, the operating points, and the confusion matrix of the decisions with what was let
+    through.
 
     Example:
         >>> found = {"macro_f1": Interval(0.5, 0.4, 0.6, n=10, num_groups=5)}
@@ -46,12 +53,12 @@ def format_table(result: ClassificationResult) -> str:
         for name, found in result.differences.items():
             rows.append((name, *(signed(found[key]) for key in compared), result.descriptions.get(name, "")))
         lines += ["", *align(rows)]
-    lines += _operating_points(result) + _decisions(result)
+    lines += _classes(result) + _confusions(result) + _operating_points(result) + _decisions(result)
     return "\n".join(lines)
 
 
 def format_calibration(calibration: Calibration) -> str:
-    """Return temperature, threshold and operating points as plain text, for a fit and a prediction.
+    """Return temperature, thresholds and operating points as plain text, for a fit and a prediction.
 
     Example:
         >>> point = OperatingPoint(0.05, 0.25, (0.2, 0.3), 0.04, (0.01, 0.1), 50, 20, rule="at most 0.05 of `good`")
@@ -61,6 +68,9 @@ def format_calibration(calibration: Calibration) -> str:
           <= 5%, chosen  0.25 [0.2, 0.3]    0.040 of 50     [0.010, 0.100]
     """
     threshold = "none" if calibration.threshold is None else f"{calibration.threshold:.4g}"
+    if calibration.label_thresholds:
+        found = calibration.label_thresholds
+        threshold = f"{min(found):.3g}" if min(found) == max(found) else f"{min(found):.3g} to {max(found):.3g}"
     lines = [f"Calibration: temperature {calibration.temperature:.4g}, threshold {threshold} ({calibration.rule})"]
     rows: list[tuple[str, ...]] = [("false rejects", "threshold", "on calibration", "expected on new ones (95%)")]
     for point in _by_rate(calibration):
@@ -126,8 +136,62 @@ def format_latency(latency: Latency | None) -> str:
 
 def _is_below(name: str, result: ClassificationResult) -> bool:
     """Tell whether a metric stands in a table of its own, below the first."""
-    shown = ("escape_rate", *(f"recall_at_threshold_{label}" for label in result.classes))
-    return name in shown or name.startswith(("recall_at_false_reject_", "false_reject_rate_at_"))
+    of_classes = {f"{kind}_at_threshold_{label}" for kind in ("recall", "precision") for label in result.classes}
+    if _has_table_of_classes(result):
+        of_classes |= {f"{kind}_{label}" for kind in ("recall", "precision") for label in result.classes}
+    shown = name == "escape_rate" or name in of_classes
+    return shown or name.startswith(("recall_at_false_reject_", "false_reject_rate_at_"))
+
+
+def _has_table_of_classes(result: ClassificationResult) -> bool:
+    return any(f"precision_{label}" in result.metrics for label in result.classes)
+
+
+def _classes(result: ClassificationResult) -> list[str]:
+    """Recall and precision of each class, at its own threshold where it has one; of many the lowest recalls."""
+    if not _has_table_of_classes(result):
+        return []
+    thresholds = dict(zip(result.classes, result.calibration.label_thresholds, strict=False))
+    ending = "_at_threshold" if thresholds else ""
+    found = {
+        name: tuple(result.metrics.get(f"{kind}{ending}_{name}") for kind in ("recall", "precision"))
+        for name in result.classes
+    }
+
+    def lowest(name: str) -> tuple[bool, float]:
+        recall = found[name][0]
+        value = None if recall is None else recall.value
+        return value is None, 0.0 if value is None else value
+
+    names, title = list(result.classes), "Each class, by the most probable one"
+    if thresholds:
+        title = "Each class, called at its own threshold"
+    elif result.task == "multilabel":
+        title = "Each class, called at one half"
+    if len(names) > _MOST_CLASSES:
+        names = sorted(names, key=lowest)[:_WORST_CLASSES]
+        title += f": the {len(names)} of {len(found)} with the lowest recall"
+    first = ("class", "n", *(["threshold"] if thresholds else []), "recall", "precision")
+    rows: list[tuple[str, ...]] = [first]
+    for name in names:
+        recall, precision = found[name]
+        cut = [f"{thresholds[name]:.3g}"] if thresholds else []
+        n = "" if recall is None else str(recall.n)
+        rows.append((name, n, *cut, *("" if item is None else str(item) for item in (recall, precision))))
+    return ["", title, *align(rows, right=(1, 2) if thresholds else (1,))]
+
+
+def _confusions(result: ClassificationResult) -> list[str]:
+    pairs = result.confusion_pairs[:_MOST_PAIRS]
+    if not pairs or len(result.classes) < 3:
+        return []
+    wrong = sum(sum(row) - row[place] for place, row in enumerate(result.confusion))
+    rows: list[tuple[str, ...]] = [("true class", "taken for", "n", "of the class", "such as")]
+    for pair in pairs:
+        rows.append((pair.true, pair.predicted, str(pair.n), f"{100 * pair.share:.1f}%", ", ".join(pair.examples)))
+    shown = sum(pair.n for pair in pairs)
+    title = f"Most frequent confusions: {shown} of {wrong} errors, by the most probable class"
+    return ["", title, *align(rows, right=(2, 3))]
 
 
 def _operating_points(result: ClassificationResult) -> list[str]:
@@ -165,6 +229,8 @@ def _decisions(result: ClassificationResult) -> list[str]:
     line = f"Escapes: {len(result.escapes)} of {defects} defects let through"
     line += "" if rate is None else f", {rate}"
     line += f": {listing(result.escapes)}" if result.escapes else ""
+    if len(result.classes) > _MOST_IN_MATRIX:
+        return ["", line]
     return ["", "Decisions (rows: true class, columns: decision)", *align(rows, right=places), line]
 
 

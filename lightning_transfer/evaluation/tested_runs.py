@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lightning_transfer.data import read_csv
 from lightning_transfer.errors import TransferError, listing
 from lightning_transfer.evaluation.scores import decision_score, negative_index
+from lightning_transfer.metrics import probabilities
 from lightning_transfer.types import Calibration, Schema
 
 __all__ = ["TestedRun", "read_tested_run"]
@@ -144,15 +145,35 @@ def _place(text: str, schema: Schema) -> int:
 
 
 def _calibration(rows: Sequence[dict[str, str]], logits: NDArray[np.float64], schema: Schema) -> Calibration:
-    """Return the threshold that parts the decisions: the stored one, but for the last digit of a score."""
+    """Return the thresholds that part the decisions: the stored ones, but for the last digit of a score."""
+    if schema.task == "multilabel":
+        return _label_calibration(rows, logits, schema)
     negative = negative_index(schema)
     if negative is None or not rows[0].get("threshold"):
         return Calibration()
     score, _ = decision_score(logits, schema, temperature=1.0)
     called = np.array([_place(row["decision"], schema) != negative for row in rows])
+    return Calibration(threshold=_between(score, called))
+
+
+def _label_calibration(rows: Sequence[dict[str, str]], logits: NDArray[np.float64], schema: Schema) -> Calibration:
+    """Multi-label: a threshold for each class, where any row is decided otherwise than at one half."""
+    if all(row["decision"] == row["predicted"] for row in rows):
+        return Calibration()
+    probs = probabilities(logits, schema.task)
+    called = np.zeros(probs.shape, dtype=bool)
+    for place, row in enumerate(rows):
+        for name in filter(None, row["decision"].split("|")):
+            called[place, _place(name, schema)] = True
+    columns = range(schema.num_classes)
+    return Calibration(label_thresholds=tuple(_between(probs[:, place], called[:, place]) for place in columns))
+
+
+def _between(score: NDArray[np.float64], called: NDArray[np.bool_]) -> float:
+    """Return a threshold that calls these."""
     if called.all() or not called.any():
-        return Calibration(threshold=0.0 if called.all() else 2.0)
-    return Calibration(threshold=float((score[~called].max() + score[called].min()) / 2.0))
+        return 0.0 if called.all() else 2.0
+    return float((score[~called].max() + score[called].min()) / 2.0)
 
 
 def _facts(place: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ def exported_facts(card: BackboneCard, schema: Schema, calibration: Calibration)
     Args:
         card: Of the backbone; name, licence and pretraining are taken.
         schema: Task, classes and preprocessing.
-        calibration: Temperature, threshold, and the thresholds for other false-reject rates.
+        calibration: Temperature, threshold, those for other false-reject rates, and those of labels.
 
     Raises:
         ExportError: If the preprocessing is not of images.
@@ -47,6 +47,7 @@ def exported_facts(card: BackboneCard, schema: Schema, calibration: Calibration)
         "threshold": fitted["threshold"],
         "threshold_rule": fitted["rule"],
         "threshold_points": fitted["points"],
+        "label_thresholds": fitted["label_thresholds"],
         "preprocessing": plain["preprocessing"],
         "backbone": {"name": card.name, "licence": card.licence, "pretraining": card.pretraining},
     }

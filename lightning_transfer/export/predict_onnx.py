@@ -246,8 +246,10 @@ def judge(logits: np.ndarray, facts: Mapping[str, Any]) -> tuple[list[Any], floa
     values = logits.astype(np.float64)
     scaled = values / facts["temperature"]
     if facts["task"] == "multilabel":
-        called = [name for name, value in zip(classes, values, strict=True) if value >= 0]
-        return np.exp(-np.logaddexp(0.0, -scaled)).tolist(), None, "|".join(called)
+        shares = np.exp(-np.logaddexp(0.0, -scaled))
+        cuts = facts.get("label_thresholds")
+        reached = shares >= np.asarray(cuts) if cuts else values >= 0
+        return shares.tolist(), None, "|".join(name for name, yes in zip(classes, reached, strict=True) if yes)
     if facts["task"] == "binary":
         best = int(values[0] >= 0)
         logs = np.array([-np.logaddexp(0.0, scaled[0]), -np.logaddexp(0.0, -scaled[0])])

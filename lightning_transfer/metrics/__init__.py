@@ -32,6 +32,8 @@ from lightning_transfer.metrics.classification import (
     macro_average_precision,
     macro_f1,
     mean_defined,
+    micro_f1,
+    precision_per_class,
     recall_per_class,
     weighted_mean,
 )
@@ -75,6 +77,7 @@ from lightning_transfer.metrics.threshold import (
     Threshold,
     threshold_at_false_positive_rate,
     threshold_at_precision,
+    threshold_expected_f1,
     threshold_max_f1,
 )
 
@@ -121,10 +124,12 @@ __all__ = [
     "macro_f1",
     "max_logit_score",
     "mean_defined",
+    "micro_f1",
     "negative_log_likelihood",
     "negatives_needed",
     "paired_difference",
     "pixel_auroc",
+    "precision_per_class",
     "predicted_class",
     "probabilities",
     "rate_interval",
@@ -137,6 +142,7 @@ __all__ = [
     "score_bins",
     "threshold_at_false_positive_rate",
     "threshold_at_precision",
+    "threshold_expected_f1",
     "threshold_max_f1",
     "trainable_memory",
     "unbiased_cka",

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from lightning_transfer.metrics.bootstrap import Float
 
 __all__ = ["ClassCounts", "accuracy", "auroc", "average_precision", "balanced_accuracy", "class_counts"]
-__all__ += ["macro_auroc", "macro_average_precision", "macro_f1", "mean_defined", "recall_per_class", "weighted_mean"]
+__all__ += ["macro_auroc", "macro_average_precision", "macro_f1", "mean_defined", "micro_f1", "precision_per_class"]
+__all__ += ["recall_per_class", "weighted_mean"]
 
 
 class ClassCounts(NamedTuple):
@@ -79,6 +80,19 @@ def macro_f1(counts: ClassCounts) -> Float:
     """
     f1 = _ratio(2.0 * counts.hits, counts.target + counts.preds)
     return mean_defined(np.where(counts.target > 0, f1, np.nan))
+
+
+def micro_f1(counts: ClassCounts) -> Float:
+    """Return the F1 of all classes' hits, labels and predictions taken together, ``(B,)``.
+
+    For several labels a record. Where each record has one class and gets one, it is the accuracy.
+    """
+    return _ratio(2.0 * counts.hits.sum(1), counts.target.sum(1) + counts.preds.sum(1))
+
+
+def precision_per_class(counts: ClassCounts) -> Float:
+    """Return the precision of each class ``(B, C)``; NaN for a class that nothing is predicted as."""
+    return _ratio(counts.hits, counts.preds)
 
 
 def auroc(weights: Float, scores: Float, is_positive: NDArray[np.bool_]) -> Float:

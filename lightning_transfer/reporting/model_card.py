@@ -11,6 +11,7 @@ from lightning_transfer.files import write_text
 from lightning_transfer.reporting.forgetting import Forgetting
 from lightning_transfer.reporting.numbers import count
 from lightning_transfer.reporting.page import render
+from lightning_transfer.reporting.routing import routing_lines
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
 from lightning_transfer.reporting.verdict import FEW_GROUPS, Verdict, verdict
@@ -18,6 +19,8 @@ from lightning_transfer.reporting.verdict import FEW_GROUPS, Verdict, verdict
 __all__ = ["model_card", "write_model_card"]
 
 _WHAT = {"image": "images", "text": "texts", "audio": "recordings"}
+_EXAMPLE = {"text": "the text of a ticket"}
+_OTHERS = {"text": "sources, languages or topics"}
 
 
 def write_model_card(folder: str | Path) -> Path:
@@ -60,7 +63,9 @@ def model_card(run: RunFiles, scores: Scores | None, found: Verdict) -> dict[str
         "negative_class": run.data.get("negative_class"),
         "backbone": backbone,
         "licence_notice": _licence_notice(backbone),
-        "data_root": run.section("data").get("root"),
+        "data_root": run.section("data").get("root") or run.section("data").get("file"),
+        "example": _EXAMPLE.get(run.modality, "path/to/an/input"),
+        "routing": [] if scores is None else routing_lines(scores),
         "splits": [
             {"split": split, "n": sum(by_class.values()), "num_groups": (run.data.get("num_groups") or {}).get(split)}
             for split, by_class in counts.items()
@@ -92,12 +97,14 @@ def _limits(run: RunFiles, scores: Scores | None, found: Verdict) -> Iterator[st
     """Yield what the numbers do not say."""
     train = (run.data.get("counts") or {}).get("train") or {}
     if train:
-        yield f"Trained on {count(sum(train.values()))} records; other sources, sensors or classes were not tried."
+        others = _OTHERS.get(run.modality, "sources, sensors or classes")
+        yield f"Trained on {count(sum(train.values()))} records; other {others} were not tried."
     groups = (run.data.get("num_groups") or {}).get("train")
     if groups and groups < FEW_GROUPS:
         yield f"The training records come from {groups} groups only."
     if run.data and not run.data.get("num_groups"):
-        yield "Groups are unknown, so records of one part may be on both sides of the split."
+        whole = "one customer or thread" if run.modality == "text" else "one part"
+        yield f"Groups are unknown, so records of {whole} may be on both sides of the split."
     if scores is None:
         yield "Not tested yet."
     yield from found.notes

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["BASELINES", "count", "interval", "lower_is_better", "metric_label", "number", "seconds", "signed"]
-__all__ += ["significant", "usable"]
+__all__ = ["BASELINES", "count", "interval", "lower_is_better", "metric_label", "number", "percent"]
+__all__ += ["percent_interval", "seconds", "signed", "significant", "usable"]
 
 BASELINES = {
     "majority": "majority class",
@@ -20,6 +20,14 @@ BASELINES = {
 
 _LABELS = {
     "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "macro_f1_at_thresholds": "macro-F1 at the thresholds",
+    "micro_f1_at_thresholds": "micro-F1 at the thresholds",
+    "top_3_accuracy": "top-3 accuracy",
+    "routing_coverage": "share routed",
+    "routing_precision": "precision of the routed",
+    "routing_aurc": "AURC",
+    "out_of_scope_recall": "out-of-scope recall",
     "auroc": "AUROC",
     "ap": "average precision",
     "average_precision": "average precision",
@@ -35,7 +43,7 @@ _LABELS = {
     "wer": "WER",
     "cer": "CER",
 }
-_LOWER = frozenset({"brier", "cer", "ece", "escape_rate", "false_reject_rate", "log_loss", "wer"})
+_LOWER = frozenset({"brier", "cer", "ece", "escape_rate", "false_reject_rate", "log_loss", "routing_aurc", "wer"})
 
 
 def usable(value: object) -> float | None:
@@ -87,6 +95,17 @@ def count(value: object) -> str:
     return "n/a" if found is None else f"{round(found):,}"
 
 
+def percent(value: object) -> str:
+    """Return a share as a percentage.
+
+    Example:
+        >>> percent(0.7123), percent(None)
+        ('71.2%', 'n/a')
+    """
+    found = usable(value)
+    return "n/a" if found is None else f"{100 * found:.1f}%"
+
+
 def seconds(value: object) -> str:
     """Return a duration.
 
@@ -129,6 +148,16 @@ def signed(item: Mapping[str, Any] | None) -> str:
     return _interval(item, lambda value: f"{value:+.3f}")
 
 
+def percent_interval(item: Mapping[str, Any] | None) -> str:
+    """Return a share with its interval as percentages.
+
+    Example:
+        >>> percent_interval({"value": 0.7123, "low": 0.66, "high": 0.76})
+        '71.2% [66.0%, 76.0%]'
+    """
+    return _interval(item, percent)
+
+
 def _interval(item: Mapping[str, Any] | None, text: Any) -> str:  # noqa: ANN401 - a function of one number
     if not isinstance(item, Mapping):
         return "n/a (not measured)"
@@ -147,6 +176,8 @@ def metric_label(name: str) -> str:
     Example:
         >>> metric_label("macro_f1"), metric_label("recall_at_threshold_pit"), metric_label("val_auroc")
         ('macro-F1', 'recall of pit at the threshold', 'validation AUROC')
+        >>> metric_label("macro_f1_level_1"), metric_label("out_of_scope_auroc_knn")
+        ('macro-F1, level 1', 'out-of-scope AUROC by knn')
     """
     if name in _LABELS:
         return _LABELS[name]
@@ -158,9 +189,16 @@ def metric_label(name: str) -> str:
         ("recall_at_false_reject_", "recall at false rejects {}"),
         ("false_reject_rate_at_", "false-reject rate for {}"),
         ("recall_", "recall of {}"),
+        ("precision_at_threshold_", "precision of {} at the threshold"),
+        ("precision_", "precision of {}"),
+        ("out_of_scope_auroc_", "out-of-scope AUROC by {}"),
+        ("out_of_scope_fpr95_", "out-of-scope FPR95 by {}"),
     ):
         if name.startswith(prefix):
             return text.format(name.removeprefix(prefix))
+    above, _, depth = name.partition("_level_")
+    if depth.isdecimal():
+        return f"{metric_label(above)}, level {depth}"
     return name.replace("_", " ")
 
 
@@ -171,4 +209,4 @@ def lower_is_better(name: str) -> bool:
         >>> lower_is_better("brier"), lower_is_better("macro_f1")
         (True, False)
     """
-    return name in _LOWER or name.endswith("_loss")
+    return name in _LOWER or name.endswith("_loss") or name.startswith("out_of_scope_fpr95_")

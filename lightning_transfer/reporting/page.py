@@ -95,7 +95,8 @@ def _environment(markdown: bool) -> Environment:
             "number": numbers.number,
             "said": _said_in_markdown if markdown else _said,
             "seconds": numbers.seconds,
-            "share": _share,
+            "share": numbers.percent,
+            "share_interval": numbers.percent_interval,
             "signed": numbers.signed,
             "significant": numbers.significant,
             "usable": numbers.usable,
@@ -128,9 +129,3 @@ def _escape(text: str) -> str:
     text = _MARKDOWN.sub(r"\\\1", text)
     # Bare addresses become links in many viewers.
     return re.sub(r"(?i)\bwww\.", "www&#46;", text.replace(":/", "&#58;/").replace("@", "&#64;"))
-
-
-def _share(value: object) -> str:
-    """Return a share as a percentage."""
-    found = numbers.usable(value)
-    return "n/a" if found is None else f"{100 * found:.1f}%"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.files import write_json
-from lightning_transfer.reporting import pictures, scoring, training
+from lightning_transfer.reporting import classes, pictures, routing, scoring, training
 from lightning_transfer.reporting.forgetting import Forgetting
 from lightning_transfer.reporting.model_card import model_card, write_model_card
 from lightning_transfer.reporting.page import STRANGE, render_part, write_page
@@ -25,6 +25,7 @@ _TITLES = {
     "plan": "Plan: what trains when",
     "curves": "Training curves",
     "scores": "Score beside plain methods",
+    "routing": "When to route",
     "confusion": "Confusion",
     "classes": "Each class",
     "slices": "Slices",
@@ -84,8 +85,9 @@ def build_report(run: RunFiles) -> dict[str, Any]:
         "plan": lambda: training.plan_section(run),
         "curves": lambda: {"missing": "" if run.curves else "Not known: the run has no `logs/csv/metrics.csv`."},
         "scores": tested(scoring.score_section),
-        "confusion": tested(scoring.confusion_section),
-        "classes": tested(lambda known: scoring.classes_section(known, run)),
+        "routing": tested(routing.routing_section),
+        "confusion": tested(classes.confusion_section),
+        "classes": tested(lambda known: classes.classes_section(known, run)),
         "slices": tested(lambda known: scoring.slices_section(known, run)),
         "calibration": tested(lambda known: scoring.calibration_section(known, run)),
         "threshold": tested(lambda known: scoring.threshold_section(known, run)),
@@ -104,8 +106,21 @@ def build_report(run: RunFiles) -> dict[str, Any]:
         "modality": run.modality,
         "problems": list(run.problems),
         "verdict": {"sentences": list(found.sentences), "notes": list(found.notes), "tone": found.tone},
-        "sections": {name: _section(_TITLES[name], make) for name, make in makers.items()},
+        "sections": {
+            name: _section(_TITLES[name], make) for name, make in makers.items() if name not in _not_here(run, scores)
+        },
     }
+
+
+def _not_here(run: RunFiles, scores: Scores | None) -> set[str]:
+    """Return the sections that do not apply to a run of this kind, measured or not."""
+    several = run.data.get("task") == "multilabel"
+    found = {"confusion", "threshold"} if several else set()
+    if run.modality == "text" and run.data.get("negative_class") is None:
+        found.add("threshold")
+    if scores is None or not scores.routing:
+        found.add("routing")
+    return found
 
 
 def _section(title: str, make: Callable[[], Section]) -> Section:
@@ -152,6 +167,7 @@ def _drawings(run: RunFiles) -> dict[str, Any]:
         "curve_charts": _or_none(lambda: training.curve_charts(run)) or [],
         "forgetting_charts": _or_none(lambda: training.forgetting_charts(run, forgetting)) or [],
         "reliability_charts": _or_none(lambda: scoring.reliability_charts(scores)) or [],
+        "routing_charts": _or_none(lambda: routing.routing_charts(scores)) or [],
         "operating_charts": _or_none(lambda: scoring.operating_charts(scores)) or [],
     }
 

@@ -59,6 +59,10 @@ class Scores:
         descriptions: Baseline -> what it is.
         confusion: Records of each true class (rows) by the most probable class.
         decisions: The same at the threshold.
+        confusion_pairs: Which class is taken for which other, the most frequent first, as ``evaluation.json`` has it.
+        routing: What is routed, asked and out of scope, as ``evaluation.json`` has it; empty where nothing is routed.
+        label_thresholds: Multi-label: class -> probability from which it is called; empty: 0.5.
+        label_rules: Class -> how that was chosen.
         threshold: On the score; None where the most probable class decides.
         rule: How the threshold was chosen.
         temperature: Divides the logits.
@@ -81,6 +85,10 @@ class Scores:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] = ()
     decisions: tuple[tuple[int, ...], ...] = ()
+    confusion_pairs: tuple[Item, ...] = ()
+    routing: Mapping[str, Any] = field(default_factory=dict)
+    label_thresholds: Mapping[str, float] = field(default_factory=dict)
+    label_rules: Mapping[str, str] = field(default_factory=dict)
     threshold: float | None = None
     rule: str = ""
     temperature: float | None = None
@@ -122,6 +130,10 @@ class Scores:
             descriptions=found.get("descriptions") or {},
             confusion=_table(found.get("confusion")) or count_table(run.predictions, classes, "predicted"),
             decisions=_table(found.get("decisions")) or count_table(run.predictions, classes, "decision"),
+            confusion_pairs=tuple(found.get("confusion_pairs") or ()),
+            routing=found.get("routing") or {},
+            label_thresholds=dict(zip(classes, calibration.get("label_thresholds") or (), strict=False)),
+            label_rules=dict(zip(classes, calibration.get("label_rules") or (), strict=False)),
             threshold=threshold,
             rule=str(calibration.get("rule") or ""),
             temperature=usable(calibration.get("temperature")),
@@ -146,8 +158,17 @@ class Scores:
     @property
     def shown(self) -> tuple[str, ...]:
         """The metrics to show first: the headline, then those without a class in their name that there are."""
-        wanted = (self.headline, *_HEADLINES, "average_precision", "cer", "pixel_auroc", "pro")
+        wanted = (
+            *(self.headline, "micro_f1", "macro_f1_at_thresholds", "micro_f1_at_thresholds", *_HEADLINES),
+            *("top_3_accuracy", "average_precision", "cer", "pixel_auroc", "pro"),
+        )
         return tuple(dict.fromkeys(name for name in wanted if name in self.metrics))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Parts of the classes' names that make a level above the leaves, the coarsest first."""
+        found = (re.fullmatch(r"accuracy_level_(\d+)", name) for name in self.metrics)
+        return tuple(sorted(int(match.group(1)) for match in found if match))
 
 
 def _divided(

@@ -1,4 +1,4 @@
-"""Sections on the test: scores beside baselines, classes, slices, calibration, threshold."""
+"""Sections on the test: scores beside baselines, slices, calibration, threshold."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from lightning_transfer.reporting.charts import Chart, Line, Mark, line_chart
 from lightning_transfer.reporting.numbers import BASELINES, lower_is_better, metric_label, usable
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
-from lightning_transfer.reporting.verdict import FEW_RECORDS, compare
+from lightning_transfer.reporting.verdict import compare
 
 __all__ = [
     "calibration_section",
-    "classes_section",
-    "confusion_section",
     "operating_charts",
     "reliability_charts",
     "score_section",
@@ -45,71 +43,44 @@ def score_section(scores: Scores) -> Section:
         }
         for name, found in scores.baselines.items()
     ]
+    metrics = {**scores.metrics, **_routing_metrics(scores)}
+    levels = [f"{name}_level_{depth}" for depth in scores.levels for name in ("macro_f1", "accuracy")]
+    for row in rows:
+        found = scores.baselines[row["key"]]
+        row["levels"] = {name: found.get(name) for name in levels}
     return {
         "missing": "",
         "headline": scores.headline,
         "shown": list(scores.shown),
-        "cards": [name for name in _cards(scores) if name in scores.metrics],
+        "cards": [name for name in _cards(scores) if name in metrics],
         "n": scores.n,
         "num_groups": scores.num_groups,
         "confidence": scores.confidence,
-        "metrics": dict(scores.metrics),
+        "metrics": metrics,
+        "levels": levels,
         "baselines": rows,
         "baseline_hint": "" if rows else "Not measured: set `--evaluation.baselines` and test again.",
     }
 
 
 def _cards(scores: Scores) -> tuple[str, ...]:
-    """Return what stands in large figures: the first metrics, and what the threshold does."""
+    """Return what stands in large figures: the first metrics, and what the threshold or the routing does."""
     at_threshold = ("recall_at_threshold", "false_reject_rate")
-    return (*scores.shown[:4], *at_threshold) if at_threshold[0] in scores.metrics else scores.shown[:6]
+    if at_threshold[0] in scores.metrics:
+        return (*scores.shown[:4], *at_threshold)
+    routed = tuple(_routing_metrics(scores))[:2]
+    return (*routed, *scores.shown[:4]) if routed else scores.shown[:6]
 
 
-def confusion_section(scores: Scores) -> Section:
-    """Return the two tables: true class by what was most probable, and by what was decided."""
-    tables = [("The most probable class", scores.confusion)]
-    if scores.threshold is not None and scores.decisions != scores.confusion:
-        tables.append((f"Decided at the threshold {scores.threshold:.4g}", scores.decisions))
-    found = [
-        {"title": title, "rows": [list(row) for row in table], "totals": [sum(row) for row in table]}
-        for title, table in tables
-        if table
-    ]
-    return {
-        "missing": "" if found else "Not known: the test left no confusion matrix and no predictions with labels.",
-        "classes": list(scores.classes),
-        "tables": found,
+def _routing_metrics(scores: Scores) -> dict[str, Mapping[str, Any]]:
+    """Return what is known of the routing, by the names of ``metrics.json``."""
+    names = {
+        "routing_coverage": "coverage_at_target",
+        "routing_precision": "precision_of_routed",
+        "routing_aurc": "aurc",
     }
-
-
-def classes_section(scores: Scores, run: RunFiles) -> Section:
-    """Return recall of each class, without and with the threshold, beside its numbers of records."""
-    train = (run.data.get("counts") or {}).get("train") or {}
-    rows = []
-    for place, name in enumerate(scores.classes):
-        recall = scores.metrics.get(f"recall_{name}")
-        said = [row[place] for row in scores.confusion] if scores.confusion else []
-        num = int((recall or {}).get("n") or 0)
-        rows.append(
-            {
-                "name": name,
-                "num_train": train.get(name),
-                "n": num,
-                "num_groups": (recall or {}).get("num_groups"),
-                "small": num < FEW_RECORDS,
-                "recall": recall,
-                "recall_at_threshold": scores.metrics.get(f"recall_at_threshold_{name}"),
-                "num_predicted": sum(said) if said else None,
-                "num_predicted_right": said[place] if said else None,
-            }
-        )
-    known = any(row["recall"] for row in rows)
-    return {
-        "missing": "" if known else "Not measured: the test has no recall of single classes.",
-        "rows": rows,
-        "few": FEW_RECORDS,
-        "negative_class": scores.negative_class,
-    }
+    found = {name: scores.metrics.get(name) or scores.routing.get(key) for name, key in names.items()}
+    return {name: item for name, item in found.items() if item} if scores.routing else {}
 
 
 def slices_section(scores: Scores, run: RunFiles) -> Section:

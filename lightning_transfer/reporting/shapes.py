@@ -52,6 +52,24 @@ def _bins(value: object) -> bool:
     )
 
 
+def _pair(value: object) -> bool:
+    """Tell a pair of classes that are taken for each other."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in ("true", "predicted")):
+        return False
+    return _count(value.get("n")) and _number(value.get("share")) and _list_of(_text)(value.get("examples") or [])
+
+
+def _optional(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _with(**parts: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Tell a mapping of which these parts, where they are there and not None, have their forms."""
+    return lambda value: (
+        isinstance(value, dict) and all(value.get(name) is None or fits(value[name]) for name, fits in parts.items())
+    )
+
+
 def _stage(value: object) -> bool:
     if not isinstance(value, dict):
         return False
@@ -67,7 +85,10 @@ def _point(value: object) -> bool:
 
 
 def _calibration(value: object) -> bool:
-    return isinstance(value, dict) and _list_of(_point)(value.get("points") or [])
+    return isinstance(value, dict) and all(
+        _list_of(fits)(value.get(name) or [])
+        for name, fits in (("points", _point), ("label_thresholds", _number), ("label_rules", _text))
+    )
 
 
 def _named(*numbers: str) -> Callable[[object], bool]:
@@ -80,6 +101,41 @@ def _named(*numbers: str) -> Callable[[object], bool]:
 
 
 _NAMES = _list_of(_text)
+_OUT_OF_SCOPE = _with(
+    scores=_map_of(_with(auroc=_item, fpr95=_item)),
+    recall=_item,
+    called=_item,
+    in_scope_accuracy=_item,
+    in_scope_lost=_item,
+)
+_POLICY = _with(
+    target_precision=_number,
+    threshold=_number,
+    min_margin=_number,
+    out_of_scope_score=_text,
+    out_of_scope_threshold=_number,
+    out_of_scope_auroc=_map_of(_optional(_number)),
+    costs=_map_of(lambda value: _number(value) or _map_of(_number)(value)),
+    rule=_text,
+    n=_count,
+    n_out_of_scope=_count,
+)
+_ROUTING = _with(
+    policy=_POLICY,
+    n=_count,
+    n_out_of_scope=_count,
+    coverage_at_target=_item,
+    precision_of_routed=_item,
+    in_scope=_with(coverage_at_target=_item, precision_of_routed=_item, lost=_item),
+    aurc=_item,
+    risk_coverage=_list_of(_map_of(_optional(_number))),
+    coverage_at_precision=_map_of(_optional(_number)),
+    precision_reached=_map_of(_optional(_number)),
+    out_of_scope=_OUT_OF_SCOPE,
+    decisions=_map_of(_count),
+    mean_cost=_item,
+    reasons=_map_of(_count),
+)
 _SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "environment": {"versions": _mapping, "time": _text, "device": _text},
     "data": {
@@ -119,6 +175,8 @@ _SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
         "descriptions": _map_of(_text),
         "confusion": _list_of(_list_of(_count)),
         "decisions": _list_of(_list_of(_count)),
+        "confusion_pairs": _list_of(_pair),
+        "routing": _ROUTING,
         "calibration": _calibration,
         "slices": _list_of(_slice),
         "slices_left_out": _mapping,

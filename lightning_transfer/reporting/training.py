@@ -26,6 +26,7 @@ Section = dict[str, Any]
 
 # What a reader can take in; the JSON files of the run hold all.
 _MOST_ROWS = 40
+_MOST_COLUMNS = 12
 _SCORES = ("val_macro_f1", "val_accuracy", "val_auroc", "val_ap", "val_wer", "val_cer")
 
 
@@ -46,6 +47,9 @@ def data_section(run: RunFiles) -> Section:
         }
         for split, by_class in counts.items()
     ]
+    # Of many classes each gets a row, not a column.
+    by_class = [{"name": name, "counts": [by_class.get(name, 0) for by_class in counts.values()]} for name in classes]
+    found["by_class"] = by_class if len(classes) > _MOST_COLUMNS else []
     found["negative_class"] = run.data.get("negative_class")
     found["fingerprint"] = run.data.get("fingerprint")
     found["num_skipped"] = len(skipped)

@@ -1,4 +1,4 @@
-"""The verdict in three sentences: better than a baseline? what was forgotten? what does the threshold do?"""
+"""The verdict in three sentences: better than a baseline? what was forgotten? what does the threshold or routing do?"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lightning_transfer.reporting.numbers import (
     signed,
     usable,
 )
+from lightning_transfer.reporting.routing import routing_sentence
 from lightning_transfer.reporting.scores import Scores
 
 __all__ = ["FEW_GROUPS", "FEW_RECORDS", "Verdict", "compare", "verdict"]
@@ -34,7 +35,7 @@ class Verdict:
     """What a reader should remember.
 
     Attributes:
-        sentences: On the score, on forgetting, on the operating point.
+        sentences: On the score, on forgetting, on the operating point or the routing.
         notes: What speaks against reading more into them.
         tone: ``better``, ``worse``, or ``open`` where neither was shown.
     """
@@ -73,7 +74,8 @@ def verdict(scores: Scores | None, forgetting: Forgetting, *, command: str = "",
         notes.append(
             f"The test split was read {num_tests} times. If a reading led to another choice, the score is optimistic."
         )
-    return Verdict((sentence, _forgotten(forgetting), _operating_point(scores, run)), tuple(notes), tone)
+    last = routing_sentence(scores) or _operating_point(scores, run)
+    return Verdict((sentence, _forgotten(forgetting), last), tuple(notes), tone)
 
 
 def compare(item: Item | None, metric: str) -> str:
@@ -166,6 +168,8 @@ def _overlap(one: Item, other: Item) -> bool | None:
 def _operating_point(scores: Scores, run: str) -> str:
     table, negative = scores.decisions, scores.negative_class
     if scores.threshold is None or negative is None or negative not in scores.classes or not table:
+        if scores.label_thresholds:
+            return f"Each label is called at its own threshold: {_at_thresholds(scores)}."
         right = sum(row[place] for place, row in enumerate(scores.confusion))
         total = sum(map(sum, scores.confusion))
         why = "the data name no negative class" if negative is None else "the model has no threshold"
@@ -188,6 +192,16 @@ def _operating_point(scores: Scores, run: str) -> str:
         f"At the threshold {scores.threshold:.4g} the model rejects {rejected} of {good} “{negative}” "
         f"({interval(rate)}{wanted}) and finds {found} of {others} others ({interval(recall)}){surely}."
     )
+
+
+def _at_thresholds(scores: Scores) -> str:
+    """Say what the labels' thresholds gain over one half."""
+    parts = []
+    for name in ("macro_f1", "micro_f1"):
+        own, half = scores.metrics.get(f"{name}_at_thresholds"), scores.metrics.get(name)
+        if own and half:
+            parts.append(f"{metric_label(name)} {interval(own)}, at one half {number(half.get('value'))}")
+    return "; ".join(parts) or "what that gains was not measured"
 
 
 def _small(scores: Scores) -> Iterator[str]:

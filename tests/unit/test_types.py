@@ -73,3 +73,10 @@ def test_another_fitted_rate_can_decide() -> None:
 def test_types_and_errors_do_not_import_torch() -> None:
     code = "import sys, lightning_transfer.types, lightning_transfer.errors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_label_thresholds_survive_a_checkpoint(tmp_path: Path) -> None:
+    calibration = Calibration(1.5, label_thresholds=(0.25, 0.5), label_rules=("3 of 40 have it", "none of 40"))
+    torch.save(calibration.to_dict(), tmp_path / "c.pt")
+    assert Calibration.from_dict(torch.load(tmp_path / "c.pt", weights_only=True)) == calibration
+    assert Calibration.from_dict({"temperature": 2.0}).label_thresholds == ()

@@ -9,7 +9,7 @@ import torch
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation import Outputs, fit_calibration
 from lightning_transfer.evaluation.scores import decided_classes
-from lightning_transfer.metrics import fit_temperature
+from lightning_transfer.metrics import fit_temperature, threshold_expected_f1
 from lightning_transfer.types import Calibration, Schema
 
 SURFACE = Schema(task="multiclass", classes=("crack", "free", "pit"), negative_class="free")
@@ -117,7 +117,7 @@ def test_missing_labels_are_left_out():
     ("schema", "rule"),
     [
         (Schema(task="multiclass", classes=("a", "b", "c")), "no negative class"),
-        (Schema(task="multilabel", classes=("a", "b", "c")), "multi-label"),
+        (Schema(task="multilabel", classes=("a", "b", "c")), "multi-label: for each class"),
     ],
 )
 def test_tasks_without_a_score_have_no_threshold(schema, rule):
@@ -159,3 +159,46 @@ def test_good_parts_alone_give_a_threshold_and_no_temperature(caplog):
     caplog.clear()
     fit_calibration(outputs, SURFACE)
     assert not caplog.text
+
+
+LABELS = Schema(task="multilabel", classes=("often", "rare", "never", "always", "flat", "unknown"))
+
+
+def several_labels(n=300):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(n, 6)) * 2 - np.array([0.0, 2.5, 2.0, -2.0, 0.0, 0.0])
+    target = (rng.random((n, 6)) < 1 / (1 + np.exp(-2 * logits))).astype(float)
+    logits[:, 4] = -0.5
+    target[:, 2], target[:, 3], target[:, 5] = 0.0, 1.0, np.nan
+    target[:20, 0] = np.nan
+    return logits, target
+
+
+def test_each_label_gets_the_threshold_that_its_own_records_give(caplog):
+    logits, target = several_labels()
+    result = fit_calibration(make(logits, target), LABELS)
+    assert result.threshold is None
+    assert len(result.label_thresholds) == len(result.label_rules) == 6
+    exact = torch.as_tensor(logits, dtype=torch.float32).double().numpy()  # as the outputs hold them
+    assert result.temperature == fit_temperature(exact, target, "multilabel") != 1.0
+    probs = 1 / (1 + np.exp(-exact / result.temperature))
+    for place in (0, 1):
+        known = ~np.isnan(target[:, place])
+        alone = threshold_expected_f1(probs[known, place], target[known, place] == 1)
+        assert result.label_thresholds[place] == pytest.approx(alone.value, rel=1e-12)
+        assert result.label_rules[place] == f"{int(target[known, place].sum())} of {known.sum()} have it"
+    assert result.label_thresholds[0] != result.label_thresholds[1]
+    assert result.label_thresholds[2:] == (0.5,) * 4
+    flat = 1 / (1 + np.exp(0.5 / result.temperature))
+    assert result.label_rules[2:] == (
+        "none of 300 calibration records has it",
+        "all of 300 calibration records have it",
+        f"all of 300 calibration records have the probability {flat:.3g}",
+        "no calibration record says",
+    )
+    assert "0.5 stays for `never` (none of 300 calibration records has it)" in result.rule
+    assert "`unknown` (no calibration record says)" in caplog.text
+    assert Calibration.from_dict(result.to_dict()) == result
+    # What the thresholds decide is what they were fitted for.
+    decided = decided_classes(exact, LABELS, result)
+    np.testing.assert_array_equal(decided, probs >= np.array(result.label_thresholds))

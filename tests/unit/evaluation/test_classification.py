@@ -45,6 +45,7 @@ def test_multiclass_values_agree_with_sklearn(surface):
     probs = torch.softmax(surface.logits.double() / 0.7, dim=1).numpy()
     score, bad = 1 - probs[:, 1], target != 1
     recalls = oracle.recall_score(target, preds, average=None)
+    precisions = oracle.precision_score(target, preds, average=None)
     expected = {
         "macro_f1": oracle.f1_score(target, preds, average="macro"),
         "accuracy": oracle.accuracy_score(target, preds),
@@ -59,6 +60,7 @@ def test_multiclass_values_agree_with_sklearn(surface):
         "recall_crack": recalls[0],
         "recall_free": recalls[1],
         "recall_pit": recalls[2],
+        **{f"precision_{name}": value for name, value in zip(SURFACE.classes, precisions, strict=True)},
         "log_loss": oracle.log_loss(target, probs),
         "brier": oracle.brier_score_loss(target, probs, scale_by_half=False),
         "ece": float(multiclass_calibration_error(torch.tensor(probs), torch.tensor(target), num_classes=3, n_bins=15)),

@@ -123,3 +123,11 @@ def test_logits_that_are_not_finite_are_undefined(tmp_path: Path) -> None:
     assert [row["decision"] for row in rows] == ["free", "undefined", "fray"]
     assert rows[1]["reason"] == "the logits are not finite"
     assert rows[1]["probability_free"] == ""
+
+
+def test_labels_are_decided_at_their_own_thresholds_and_predicted_at_one_half() -> None:
+    schema = Schema(task="multilabel", classes=("x", "y"))
+    calibration = Calibration(label_thresholds=(0.2, 0.9))
+    [row] = predictions(torch.tensor([[-1.0, 2.0]]), ["a"], schema, calibration)
+    assert (row.predicted, row.decision) == (("y",), ("x",))
+    assert row.probabilities == pytest.approx({"x": expit(-1.0), "y": expit(2.0)})

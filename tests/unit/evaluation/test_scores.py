@@ -122,3 +122,18 @@ def test_a_temperature_can_turn_the_order_of_two_records_round():
     sharp, flat = (decision_score(logits, SURFACE, temperature)[0] for temperature in (0.2, 1.0))
     assert sharp[0] > sharp[1]
     assert flat[0] < flat[1]
+
+
+def test_each_label_is_called_at_its_own_threshold_after_temperature():
+    logits = np.random.default_rng(3).normal(size=(200, 2)) * 3
+    calibration = Calibration(temperature=2.0, label_thresholds=(0.2, 0.8))
+    probs = torch.sigmoid(torch.tensor(logits) / 2.0).numpy()
+    decided = decided_classes(logits, MULTI, calibration)
+    np.testing.assert_array_equal(decided, probs >= np.array([0.2, 0.8]))
+    assert (decided != predicted_classes(logits, MULTI)).any(axis=0).all()
+    # A probability at the threshold is called, and without stored thresholds one half decides.
+    at = Calibration(2.0, label_thresholds=tuple(1 / (1 + np.exp(-logits[0] / 2.0))))
+    assert decided_classes(logits[:1], MULTI, at).tolist() == [[1, 1]]
+    np.testing.assert_array_equal(decided_classes(logits, MULTI, Calibration(2.0)), predicted_classes(logits, MULTI))
+    with pytest.raises(TransferError, match="3 label thresholds, and there are 2 classes: a, b"):
+        decided_classes(logits, MULTI, Calibration(label_thresholds=(0.1, 0.2, 0.3)))

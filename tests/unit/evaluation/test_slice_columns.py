@@ -94,3 +94,55 @@ def test_what_all_records_share_is_left_unsaid_unless_asked_for_and_the_data_com
     assert find_columns(texts, SCHEMA, ["text_length"])[0] == {"text_length": [2, 2]}
     own = [Record(id=str(place), input="ab" * place, meta={"text_length": "short"}) for place in range(2)]
     assert find_columns(own, SCHEMA)[0] == {"text_length": ["short", "short"]}
+
+
+def test_times_are_cut_into_quarters_of_years() -> None:
+    days = [f"{2024 + place // 12}-{place % 12 + 1:02}-{place + 1:02}T23:59" for place in range(18)]
+    names, reason = cut_column([*days, None, ""])
+    assert reason == ""
+    assert names[:6] == ["2024 Q1"] * 3 + ["2024 Q2"] * 3
+    assert names[-3:] == ["2025 Q2", "(none)", "(none)"]
+    assert len(set(names)) == 7
+
+
+@pytest.mark.parametrize(
+    ("days", "first", "count"),
+    [
+        ([f"2025-0{month}-{day:02}" for month in (4, 6) for day in range(1, 9)], "2025-04", 2),
+        ([f"2025-04-{day:02}T08:00" for day in range(1, 13)], "2025-04-01", 12),
+        ([f"{year}-01-01" for year in range(2000, 2015)], "2000 Q1", 15),
+        ([f"{year}-{month:02}-01" for year in range(2010, 2020) for month in (1, 4, 7)], "2010", 10),
+        (["31.12.2024", *(f"{day:02}.01.2025" for day in range(1, 12))], "2024 Q4", 2),
+    ],
+)
+def test_a_period_makes_some_slices_and_not_too_many(days: list[str], first: str, count: int) -> None:
+    names, reason = cut_column(days)
+    assert (names[0], len(set(names)), reason) == (first, count, "")
+
+
+def test_a_number_is_a_day_only_where_the_name_says_so() -> None:
+    days = [f"2025{month:02}{day:02}" for month in (1, 5, 9) for day in range(1, 9)]
+    assert set(cut_column(days, "created")[0]) == {"2025 Q1", "2025 Q2", "2025 Q3"}
+    assert all(" to " in name for name in cut_column(days, "size")[0])
+
+
+def test_few_times_and_times_that_no_period_divides_are_values() -> None:
+    assert len(set(cut_column([f"2025-0{month}-01" for month in range(1, 9)])[0])) == 8
+    minutes = [f"2025-04-01T08:{minute:02}" for minute in range(30)]
+    assert cut_column(minutes) == ([], "30 different values in 30 records, and at most 20 make slices")
+
+
+def test_the_sample_tickets_are_cut_by_language_channel_quarter_and_length() -> None:
+    from lightning_transfer.data.texts import read_tickets
+
+    sample = Path(__file__).parents[3] / "recipes" / "nlp" / "sample" / "tickets.csv"
+    found = read_tickets(
+        sample, label_column="queue", time_column="created", group_column="customer", out_of_scope="out_of_scope"
+    )
+    columns, _ = find_columns(found.records, Schema("multiclass", found.classes, preprocessing={"kind": "text"}))
+    cut = {name: set(cut_column(values, name)[0]) for name, values in columns.items()}
+    assert cut["language"] == {"en", "de"}
+    assert cut["channel"] == {"email", "web", "chat"}
+    assert cut["time"] == {"2025 Q1", "2025 Q2", "2025 Q3", "2025 Q4"}
+    assert len(cut["text_length"]) == 4
+    assert all(" to " in name for name in cut["text_length"])

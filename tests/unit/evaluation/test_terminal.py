@@ -13,6 +13,7 @@ from lightning_transfer.evaluation import (
     format_slices,
     format_table,
 )
+from lightning_transfer.evaluation.confusions import ConfusionPair
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, OperatingPoint
 
@@ -152,3 +153,72 @@ def test_without_slices_or_latency_there_is_nothing_to_say():
     assert format_slices(None) == format_slices(SliceTable("macro_f1")) == format_latency(None) == ""
     left_out = SliceTable("macro_f1", (), {"operator": "40 different values"})
     assert format_slices(left_out) == "No slices by `operator`: 40 different values."
+
+
+def many(result, n, **changes):
+    """A result of ``n`` classes of which the first is recalled worst, with a pair of each class and the next."""
+    names = tuple(f"queue {place:02}" for place in range(n))
+    metrics = {"macro_f1": Interval(0.5, 0.4, 0.6, n=10 * n, num_groups=n)}
+    for kind in ("recall", "precision"):
+        for place, name in enumerate(names):
+            metrics[f"{kind}_{name}"] = Interval((place + 1) / (n + 1), 0.0, 1.0, n=10, num_groups=5)
+    table = tuple(tuple(9 if row == column else int(column == row + 1) for column in range(n)) for row in range(n))
+    pairs = tuple(ConfusionPair(names[p], names[p + 1], 1, 0.1, ("t1", "t2")) for p in range(min(n - 1, 20)))
+    return replace(result, classes=names, metrics=metrics, confusion=table, decisions=table, confusion_pairs=pairs,
+                   negative_class=None, escapes=None, **changes)  # fmt: skip
+
+
+def test_few_classes_all_have_their_line_and_of_many_the_worst(result):
+    text = format_table(many(result, 4))
+    assert "Each class, by the most probable one\nclass      n  recall                precision" in text
+    assert text.count("queue 00") == 1 + 1  # its row, and its pair
+    assert "recall_queue" not in text
+    text = format_table(many(result, 25))
+    assert "Each class, by the most probable one: the 10 of 25 with the lowest recall" in text
+    rows = text[text.index("Each class") : text.index("Most frequent")]
+    assert [f"queue {place:02}" in rows for place in range(25)] == [place < 10 for place in range(25)]
+
+
+def test_classes_without_a_record_come_last(result):
+    found = many(result, 25)
+    metrics = {**found.metrics, "recall_queue 00": Interval(None, None, None, n=0, reason="no record of `queue 00`")}
+    text = format_table(replace(found, metrics=metrics))
+    rows = text[text.index("Each class") : text.index("Most frequent")]
+    assert "queue 00" not in rows
+    assert "queue 10" in rows
+
+
+def test_the_most_frequent_confusions_stand_with_their_share_and_examples(result):
+    lines = format_table(many(result, 25)).splitlines()
+    start = lines.index("Most frequent confusions: 10 of 24 errors, by the most probable class")
+    assert lines[start + 1] == "true class  taken for  n  of the class  such as"
+    assert lines[start + 2] == "queue 00    queue 01   1         10.0%  t1, t2"
+    assert len(lines) == start + 12
+    two = replace(result, confusion_pairs=(ConfusionPair("free", "pit", 1, 0.1, ("a",)),))
+    assert "Most frequent confusions" not in format_table(two)  # the matrix of two classes says it
+
+
+def test_a_matrix_too_wide_for_a_screen_is_left_out_and_its_escapes_are_not(result):
+    wide = replace(many(result, 31), negative_class="queue 00", escapes=("e.png",))
+    text = format_table(wide)
+    assert "Decisions (rows" not in text
+    assert "Escapes: 1 of 299 defects let through: e.png" in text
+    assert "Decisions (rows" in format_table(replace(many(result, 30), negative_class="queue 00", escapes=()))
+
+
+def test_labels_have_their_thresholds(result):
+    share = Interval(0.9, 0.8, 1.0, n=10, num_groups=5)
+    names = ("recall", "precision", "recall_at_threshold", "precision_at_threshold")
+    metrics = {"macro_f1": share, "macro_f1_at_thresholds": share}
+    metrics |= {f"{name}_{label}": share for name in names for label in ("x", "y")}
+    calibration = Calibration(1.5, None, "multi-label", 70, label_thresholds=(0.25, 0.5), label_rules=("a", "b"))
+    found = replace(result, task="multilabel", classes=("x", "y"), metrics=metrics, calibration=calibration,
+                    confusion=(), decisions=(), negative_class=None)  # fmt: skip
+    lines = format_table(found).splitlines()
+    assert "Each class, called at its own threshold" in lines
+    assert "x      10       0.25  0.900 [0.800, 1.000]  0.900 [0.800, 1.000]" in lines
+    assert not [line for line in lines if line.startswith(("recall_", "precision_"))]
+    assert "macro_f1_at_thresholds" in "\n".join(lines)
+    assert format_calibration(calibration) == "Calibration: temperature 1.5, threshold 0.25 to 0.5 (multi-label)"
+    half = replace(calibration, label_thresholds=(0.5, 0.5))
+    assert format_calibration(half) == "Calibration: temperature 1.5, threshold 0.5 (multi-label)"

@@ -66,6 +66,8 @@ def test_what_is_read_back_scores_as_the_model_did(tmp_path: Path, schema: Schem
     found = judge(run.logits, run.target, run.schema, run.calibration).statistic(np.ones((1, 200)))
     # Probabilities have six digits: only what sums them differs, in the sixth.
     exact = {"macro_f1", "accuracy", "balanced_accuracy", "recall_at_threshold", "false_reject_rate", "auroc"}
+    exact |= {"micro_f1", "macro_f1_at_thresholds", "micro_f1_at_thresholds", "recall_at_threshold_x"}
+    assert ("micro_f1_at_thresholds" in found) == (schema.task == "multilabel")
     for name in exact & set(found) & set(expected):
         assert found[name][0] == pytest.approx(expected[name].value, abs=1e-12), name
     assert found["brier"][0] == pytest.approx(expected["brier"].value, abs=1e-5)

@@ -168,6 +168,21 @@ def test_decisions_are_those_of_the_package(changes, threshold):
         assert score == (None if wanted.score is None else pytest.approx(wanted.score, rel=1e-12, abs=0))
 
 
+def test_labels_are_called_at_their_own_thresholds_as_by_the_package():
+    of = schema(task="multilabel", negative_class=None)
+    cuts = (0.2, 0.5, 0.9)
+    calibration = Calibration(temperature=1.7, label_thresholds=cuts)
+    facts = exported_facts(CARD, of, calibration)
+    assert facts["label_thresholds"] == list(cuts)
+    logits = torch.from_numpy(np.random.default_rng(2).normal(0, 3, (200, 3)).astype(np.float32))
+    expected = predictions(logits, [str(place) for place in range(200)], of, calibration)
+    assert any(row.decision != row.predicted for row in expected)
+    for row, wanted in zip(logits.numpy(), expected, strict=True):
+        assert judge(row, facts)[2] == "|".join(wanted.decision)
+    older = {key: value for key, value in facts.items() if key != "label_thresholds"}
+    assert judge(logits.numpy()[0], older)[2] == "|".join(expected[0].predicted)
+
+
 def test_a_score_at_the_threshold_is_rejected_as_by_the_package():
     logits = torch.tensor([[0.3, 1.1, -0.4]])
     [row] = predictions(logits, ["a"], schema(), CALIBRATION)

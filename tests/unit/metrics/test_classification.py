@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from lightning_transfer.metrics import (
+    ClassCounts,
     accuracy,
     auroc,
     average_precision,
@@ -14,6 +15,8 @@ from lightning_transfer.metrics import (
     macro_average_precision,
     macro_f1,
     mean_defined,
+    micro_f1,
+    precision_per_class,
     recall_per_class,
     weighted_mean,
 )
@@ -126,3 +129,16 @@ def test_undefined_is_nan_for_the_row_alone():
 def test_mean_defined_leaves_out_what_is_undefined():
     columns = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]])
     np.testing.assert_array_equal(mean_defined(columns), [2.0, np.nan])
+
+
+def test_precision_and_micro_f1_agree_with_sklearn():
+    rng = np.random.default_rng(5)
+    target, preds = rng.integers(0, 4, 90), rng.integers(0, 3, 90)
+    counts = class_counts(np.ones((1, 90)), preds, target, 4)
+    [precision] = precision_per_class(counts)
+    assert precision[:3] == pytest.approx(oracle.precision_score(target, preds, average=None, zero_division=0)[:3])
+    assert np.isnan(precision[3])
+    assert micro_f1(counts) == pytest.approx(oracle.f1_score(target, preds, average="micro"))
+    truth, called = rng.random((50, 3)) < 0.3, rng.random((50, 3)) < 0.5
+    parts = (part.sum(axis=0, dtype=float)[None] for part in (truth & called, truth, called))
+    assert micro_f1(ClassCounts(*parts)) == pytest.approx(oracle.f1_score(truth, called, average="micro"))

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_recall_curve, roc_curve
 
-from lightning_transfer.metrics import threshold_at_false_positive_rate, threshold_at_precision, threshold_max_f1
+from lightning_transfer.metrics import (
+    threshold_at_false_positive_rate,
+    threshold_at_precision,
+    threshold_expected_f1,
+    threshold_max_f1,
+)
 
 
 def problem(seed, ties):
@@ -118,3 +123,72 @@ def test_impossible_precision_names_the_best():
 def test_wrong_arguments(function, arguments, match):
     with pytest.raises(ValueError, match=match):
         function(*arguments)
+
+
+def labels(seed, n, prevalence, shift=0.0):
+    """Probabilities of a label, in truth its chances but for a shift of the log-odds."""
+    rng = np.random.default_rng(seed)
+    log_odds = np.log(prevalence) - 2.0 + 3.0 * rng.normal(size=n)
+    return 1 / (1 + np.exp(-log_odds - shift)), rng.random(n) < 1 / (1 + np.exp(-log_odds))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("strength", [0.0, 5.0, 20.0])
+def test_expected_f1_is_the_highest_of_all_cuts(seed, strength):
+    probs, positive = labels(seed, 80, 0.3)
+    probs = np.round(probs, 2)  # ties
+    cut = threshold_expected_f1(probs, positive, prior_strength=strength)
+    weight = positive.sum() / (positive.sum() + strength)
+    truth = np.where(positive, weight, 0.0) + (1 - weight) * probs
+
+    def expected(value):
+        called = probs >= value
+        return 2 * truth[called].sum() / (called.sum() + truth.sum())
+
+    every = np.unique(probs)
+    assert expected(cut.value) == pytest.approx(max(map(expected, every)), abs=1e-12)
+    # Halfway between two neighbours, so that rounding moves no record across it.
+    below, above = every[every < cut.value], every[every >= cut.value]
+    assert cut.value == pytest.approx((above.min() + (below.max() if len(below) else 0.0)) / 2)
+    if strength == 0.0:
+        assert cut.recall == threshold_max_f1(probs, positive).recall
+        assert expected(cut.value) == pytest.approx(f1_score(positive, probs >= cut.value))
+
+
+def test_without_a_lower_neighbour_the_cut_is_halfway_to_zero():
+    assert threshold_expected_f1([0.4, 0.5, 0.6], [True, True, True]).value == 0.2
+
+
+def test_for_a_rare_label_it_is_steadier_and_better_on_new_records_than_the_highest_counted_f1():
+    """Three positives among a hundred: their F1 peaks wherever they lie."""
+    cuts, scores = {"counted": [], "expected": []}, {"counted": [], "expected": []}
+    fresh, truth = labels(1000, 20_000, 0.05)
+    for seed in range(150):
+        probs, positive = labels(seed, 100, 0.05)
+        if not positive.any():
+            continue
+        for name, rule in (("counted", threshold_max_f1), ("expected", threshold_expected_f1)):
+            cuts[name].append(rule(probs, positive).value)
+            scores[name].append(f1_score(truth, fresh >= cuts[name][-1]))
+    assert np.std(cuts["expected"]) < 0.7 * np.std(cuts["counted"])
+    assert np.mean(scores["expected"]) > np.mean(scores["counted"]) + 0.02
+
+
+def test_with_many_records_it_follows_the_labels_where_the_probabilities_are_wrong():
+    probs, positive = labels(0, 20_000, 0.1, shift=-2.0)
+    expected, counted = threshold_expected_f1(probs, positive), threshold_max_f1(probs, positive)
+    assert f1_score(positive, probs >= expected.value) > f1_score(positive, probs >= counted.value) - 0.002
+    assert expected.value < 0.25
+
+
+@pytest.mark.parametrize(
+    ("probs", "positive", "strength", "match"),
+    [
+        ([0.1, 1.5], [True, False], 20.0, r"\[0, 1\], got 0.1 to 1.5"),
+        ([0.1, 0.5], [True, False], -1.0, "got -1.0"),
+        ([0.1, 0.5], [False, False], 20.0, "none of the 2 records"),
+    ],
+)
+def test_expected_f1_refuses_what_it_cannot_use(probs, positive, strength, match):
+    with pytest.raises(ValueError, match=match):
+        threshold_expected_f1(probs, positive, prior_strength=strength)

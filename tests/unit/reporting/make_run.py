@@ -70,6 +70,37 @@ def evaluation(classes: Sequence[str] = CLASSES, **changes: Any) -> dict[str, An
     }  # fmt: skip
 
 
+def routing(**changes: Any) -> dict[str, Any]:
+    """What a router's test writes below ``routing``: 71% routed for a precision of 95%, 9 tickets out of scope."""
+    points = [
+        {"coverage": share, "risk": 0.2 * share**2, "threshold": 1 - share / 2} for share in (0.1, 0.3, 0.6, 0.8, 1.0)
+    ]
+    policy = {
+        "target_precision": 0.95, "threshold": 0.62, "min_margin": 0.1, "out_of_scope_score": "knn",
+        "out_of_scope_threshold": 0.44, "out_of_scope_auroc": {"max_logit": 0.8, "energy": None, "knn": 0.93},
+        "neighbours": 5, "costs": {}, "rule": "precision of at least 0.95, 80% sure", "n": 58, "n_out_of_scope": 20,
+        "points": [], "in_scope_thresholds": {"0.9": 0.4, "0.95": 0.6, "0.99": None},
+    }  # fmt: skip
+    scores = {
+        name: {"auroc": item(value, value - 0.1, 0.99), "fpr95": item(1 - value, 0.0, 0.5), "chosen": name == "knn"}
+        for name, value in (("max_logit", 0.8), ("energy", 0.79), ("knn", 0.9))
+    }
+    return {
+        "policy": policy, "n": 131, "n_out_of_scope": 9,
+        "coverage_at_target": item(0.71, 0.63, 0.78, n=140), "precision_of_routed": item(0.96, 0.91, 0.99, n=99),
+        "in_scope": {"coverage_at_target": item(0.75, 0.67, 0.82, n=131),
+                     "precision_of_routed": item(0.97, 0.93, 0.99, n=98), "lost": item(0.04, 0.01, 0.08, n=131)},
+        "aurc": item(0.03, 0.01, 0.05, n=131), "risk_coverage": points,
+        "coverage_at_precision": {"0.9": 0.88, "0.95": 0.75, "0.99": None},
+        "precision_reached": {"0.9": 0.93, "0.95": 0.97, "0.99": None},
+        "out_of_scope": {"scores": scores, "recall": item(0.89, 0.6, 0.99, n=9), "called": item(0.67, 0.3, 0.9, n=9),
+                         "in_scope_accuracy": item(0.85, 0.78, 0.9, n=131), "in_scope_lost": item(0.04, 0.01, 0.08)},
+        "decisions": {"route": 99, "ask": 31, "out of scope": 10}, "mean_cost": None,
+        "reasons": {"sure enough": 99, "not sure enough": 31, "unlike all training tickets": 10},
+        **changes,
+    }  # fmt: skip
+
+
 def write(path: Path, values: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values), encoding="utf-8")

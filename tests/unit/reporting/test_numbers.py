@@ -10,6 +10,8 @@ from lightning_transfer.reporting.numbers import (
     lower_is_better,
     metric_label,
     number,
+    percent,
+    percent_interval,
     seconds,
     signed,
     significant,
@@ -56,3 +58,31 @@ def test_directions_and_names() -> None:
 
 def test_baselines_are_called_as_in_the_terminal() -> None:
     assert BASELINES == _NAMES
+
+
+def test_shares_are_shown_as_percentages() -> None:
+    assert (percent(0.5), percent(1), percent("0.5")) == ("50.0%", "100.0%", "n/a")
+    assert percent_interval({"value": 0.0, "low": 0.0, "high": 0.116}) == "0.0% [0.0%, 11.6%]"
+    assert percent_interval({"value": None, "reason": "no ticket is routed"}) == "n/a (no ticket is routed)"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("macro_f1_at_thresholds", "macro-F1 at the thresholds"),
+        ("accuracy_level_2", "accuracy, level 2"),
+        ("recall_level_1", "recall of level_1"),
+        ("precision_billing", "precision of billing"),
+        ("precision_at_threshold_billing", "precision of billing at the threshold"),
+        ("out_of_scope_fpr95_knn", "out-of-scope FPR95 by knn"),
+        ("routing_precision_in_scope", "routing precision in scope"),
+    ],
+)
+def test_metrics_of_routing_labels_and_levels_have_names_to_read(name: str, label: str) -> None:
+    assert metric_label(name) == label
+
+
+def test_of_errors_the_fewer_are_the_better() -> None:
+    assert lower_is_better("out_of_scope_fpr95_knn")
+    assert lower_is_better("routing_aurc")
+    assert not lower_is_better("out_of_scope_auroc_knn")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_run import CLASSES, evaluation, item, make_fit, make_test, write
+from make_run import CLASSES, evaluation, item, make_fit, make_test, routing, write
 from page_reader import Page
 
 from lightning_transfer.errors import TransferError
@@ -31,8 +31,8 @@ def test_a_whole_run_is_one_page_that_fetches_and_runs_nothing(tmp_path: Path) -
     folder = make_test(make_fit(tmp_path / "run"))
     page = page_of(folder)
     page.check()
-    for title in _TITLES.values():
-        assert title in page.text
+    for name, title in _TITLES.items():
+        assert (title in page.text) == (name != "routing")
     assert "Could not be shown" not in page.text
     assert "script" not in page.tags
     assert ("meta", "http-equiv", "Content-Security-Policy") in page.attributes
@@ -59,7 +59,7 @@ def test_the_json_has_the_numbers_of_the_page(tmp_path: Path) -> None:
     page = page_of(folder)
     found = json.loads((folder / "report.json").read_text())
     assert found == json.loads(json.dumps(build_report(RunFiles.read(folder))))
-    assert set(found["sections"]) == set(_TITLES)
+    assert set(found["sections"]) == set(_TITLES) - {"routing"}
     assert all(sentence.replace("`", "") in page.text for sentence in found["verdict"]["sentences"])
     assert found["sections"]["scores"]["metrics"]["macro_f1"] == item(0.7, 0.6, 0.8)
     assert "img" not in (folder / "report.json").read_text()
@@ -92,9 +92,15 @@ def test_a_label_a_file_name_and_a_column_come_out_harmless(tmp_path: Path, text
 @pytest.mark.parametrize("text", NASTY)
 def test_a_text_comes_out_harmless_and_whole(tmp_path: Path, text: str) -> None:
     folder = make_fit(tmp_path / "run", kind="text")
-    make_test(folder, texts=[text, f"{text} & more", "c"], pictures=False)
+    routed = routing(reasons={text: 3}, decisions={text: 3})
+    routed["policy"] |= {"rule": text, "out_of_scope_score": text, "costs": {text: {text: 1.0}, "ask": 2.0}}
+    routed["out_of_scope"]["scores"] = {text: {"auroc": item(0.8), "fpr95": item(0.1), "chosen": True}}
+    pair = {"true": text, "predicted": text, "n": 3, "share": 0.1, "examples": [text, "b"]}
+    make_test(folder, texts=[text, f"{text} & more", "c"], pictures=False, routing=routed, confusion_pairs=[pair])
     page = page_of(folder)
     page.check()
+    assert "Could not be shown" not in page.text
+    assert page.text.count(" ".join(text.replace("`", "").split())) >= 10
     assert page.tags.count("blockquote") == 3
     assert f"{' '.join(text.split())} & more" in page.text
     assert "img" not in page.tags
@@ -121,8 +127,8 @@ def test_a_run_with_its_config_alone_is_a_page(tmp_path: Path) -> None:
     page = page_of(tmp_path / "run")
     page.check()
     assert "Could not be shown" not in page.text
-    for title in _TITLES.values():
-        assert title in page.text
+    for name, title in _TITLES.items():
+        assert (title in page.text) == (name != "routing")
 
 
 @pytest.mark.parametrize("name", ["data", "plan", "metrics", "cost", "check", "environment"])
@@ -145,6 +151,43 @@ def test_an_evaluation_of_another_form_is_no_crash(tmp_path: Path, key: str, val
     folder = make_test(make_fit(tmp_path / "run"), pictures=False)
     write(folder / "test" / "evaluation.json", {**evaluation(), key: value})
     page_of(folder, grad_cam=False).check()
+
+
+@pytest.mark.parametrize("key", [*sorted(routing()), "policy.costs", "policy.threshold", "out_of_scope.scores"])
+@pytest.mark.parametrize("value", [3, ["a"], {"a": 1}, {"a": {"auroc": 2}}, None, "a"])
+def test_a_routing_of_another_form_is_no_crash(tmp_path: Path, key: str, value: Any) -> None:
+    folder = make_test(make_fit(tmp_path / "run", kind="text"), texts=["a", "b", "c"], pictures=False)
+    found, (first, _, second) = routing(), key.partition(".")
+    found[first] = {**found[first], second: value} if second else value
+    write(folder / "test" / "evaluation.json", {**evaluation(), "routing": found})
+    page = page_of(folder)
+    page.check()
+    assert "macro-F1 0.700 [0.600, 0.800]" in page.text
+
+
+@pytest.mark.parametrize("value", [3, ["a"], [{"true": "a"}], [{"true": "a", "predicted": "b", "n": "x"}], "a"])
+def test_pairs_of_another_form_are_no_crash(tmp_path: Path, value: Any) -> None:
+    folder = make_test(make_fit(tmp_path / "run"), pictures=False, confusion_pairs=value)
+    page = page_of(folder, grad_cam=False)
+    page.check()
+    assert "Most frequent confusions" not in page.text
+
+
+def test_a_page_on_texts_speaks_of_texts(tmp_path: Path) -> None:
+    folder = make_fit(tmp_path / "run", kind="text")
+    data = json.loads((folder / "data.json").read_text())
+    write(folder / "data.json", {**data, "negative_class": None, "num_groups": {}, "skipped": {"t9": "empty"}})
+    make_test(folder, texts=["Where is my parcel?", "b", "c"], pictures=False, negative_class=None,
+              calibration={"temperature": 1.2}, routing=routing())  # fmt: skip
+    page = page_of(folder)
+    page.check()
+    for word in ("image", "picture", "Grad-CAM", "sensor", "one part", "path/to"):
+        assert word not in page.text, word
+    assert "records of one customer or thread may be on both sides" in page.text
+    assert "Where is my parcel?" in page.text
+    assert "Nearest in training: " in page.text
+    assert 'predict(["the text of a ticket"])' in page.text
+    assert "Threshold" not in [item["title"] for item in build_report(RunFiles.read(folder))["sections"].values()]
 
 
 @pytest.mark.parametrize("value", [None, math.nan])

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_run import evaluation, item, make_fit, make_test, write
+from make_run import evaluation, item, make_fit, make_test, routing, write
 
 from lightning_transfer.evaluation import ClassificationResult
 from lightning_transfer.metrics import Interval
@@ -81,3 +81,18 @@ def test_a_baseline_without_value_is_not_the_best(tmp_path: Path, value: Any, be
 
 def test_labels_that_are_no_class_are_not_counted() -> None:
     assert count_table([{"label": "x", "decision": "a"}, {"label": "", "decision": "a"}], ["a"], "decision") == ()
+
+
+def test_levels_labels_pairs_and_routing_are_read(tmp_path: Path) -> None:
+    pair = {"true": "pit", "predicted": "good", "n": 2, "share": 0.1, "examples": ["a"]}
+    metrics = {"macro_f1": item(0.5), **{f"accuracy_level_{depth}": item(0.9) for depth in (2, 1)}}
+    metrics |= {"accuracy_level_x": item(0.9), "micro_f1": item(0.6), "top_3_accuracy": item(0.8)}
+    calibration = {"temperature": 1.0, "label_thresholds": [0.2, 0.5, 0.4], "label_rules": ["a", "b", "c"]}
+    found = read(make_test(make_fit(tmp_path / "run"), metrics=metrics, calibration=calibration,
+                           confusion_pairs=[pair], routing=routing()))  # fmt: skip
+    assert found.levels == (1, 2)
+    assert found.label_thresholds == {"good": 0.2, "pit": 0.5, "scratch": 0.4}
+    assert found.label_rules["scratch"] == "c"
+    assert found.confusion_pairs == (pair,)
+    assert found.routing == routing()
+    assert found.shown == ("macro_f1", "micro_f1", "top_3_accuracy")

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from make_run import evaluation, item, make_fit, make_test
+from make_run import evaluation, item, make_fit, make_test, routing
 
 from lightning_transfer.reporting import scoring
 from lightning_transfer.reporting.run_files import RunFiles
@@ -29,26 +29,25 @@ def test_each_difference_says_what_it_shows(scores: Scores) -> None:
     assert section["cards"] == ["macro_f1", "auroc", "accuracy", "recall_at_threshold", "false_reject_rate"]
 
 
-def test_the_second_confusion_is_left_out_where_it_is_the_same(run: RunFiles, tmp_path: Path) -> None:
-    found = Scores.read(run)
-    assert found is not None
-    assert len(scoring.confusion_section(found)["tables"]) == 1
-    other = make_test(make_fit(tmp_path / "other"), decisions=[[20, 1, 0], [0, 21, 0], [0, 0, 21]])
-    changed = Scores.read(RunFiles.read(other))
-    assert changed is not None
-    section = scoring.confusion_section(changed)
-    assert [table["title"] for table in section["tables"]] == [
-        "The most probable class", "Decided at the threshold 0.4",
-    ]  # fmt: skip
-    assert section["tables"][1]["totals"] == [21, 21, 21]
+def test_levels_stand_beside_those_of_the_baselines(tmp_path: Path) -> None:
+    names = ("macro_f1_level_1", "accuracy_level_1", "macro_f1_level_2", "accuracy_level_2")
+    metrics = {**evaluation()["metrics"], **{name: item(0.9, 0.8, 1.0) for name in names}}
+    baselines = {"majority": {"macro_f1": item(0.2), "macro_f1_level_1": item(0.3)}}
+    scores = Scores.read(RunFiles.read(make_test(make_fit(tmp_path / "run"), metrics=metrics, baselines=baselines)))
+    assert scores is not None
+    section = scoring.score_section(scores)
+    assert section["levels"] == list(names)
+    assert section["baselines"][0]["levels"] == {**dict.fromkeys(names), "macro_f1_level_1": item(0.3)}
 
 
-def test_classes_count_what_was_taken_for_them(run: RunFiles, scores: Scores) -> None:
-    section = scoring.classes_section(scores, run)
-    row = section["rows"][1]
-    assert (row["name"], row["num_train"], row["n"], row["small"]) == ("pit", 40, 20, False)
-    # A column of the confusion: 1 + 19 + 1.
-    assert (row["num_predicted_right"], row["num_predicted"]) == (19, 21)
+def test_the_routing_stands_in_large_figures(tmp_path: Path) -> None:
+    metrics = {"macro_f1": item(0.7), "accuracy": item(0.75), "top_3_accuracy": item(0.9)}
+    run = RunFiles.read(make_test(make_fit(tmp_path / "run"), metrics=metrics, routing=routing()))
+    scores = Scores.read(run)
+    assert scores is not None
+    section = scoring.score_section(scores)
+    assert section["cards"] == ["routing_coverage", "routing_precision", "macro_f1", "accuracy", "top_3_accuracy"]
+    assert section["metrics"]["routing_coverage"]["value"] == 0.71
 
 
 def test_slices_keep_their_order_within_a_column(run: RunFiles, scores: Scores) -> None:

@@ -30,6 +30,16 @@ def test_the_data_are_counted_with_what_the_check_found(run: RunFiles) -> None:
     assert training.data_section(changed(run, data={}, plan={}))["missing"]
 
 
+@pytest.mark.parametrize(("n", "rows"), [(12, 0), (13, 13)])
+def test_many_classes_get_rows_and_not_columns(run: RunFiles, n: int, rows: int) -> None:
+    names = [f"c{place}" for place in range(n)]
+    counts = {"train": {name: place for place, name in enumerate(names)}, "test": {"c1": 5}}
+    section = training.data_section(changed(run, data={"classes": names, "counts": counts}))
+    assert len(section["by_class"]) == rows
+    if rows:
+        assert section["by_class"][1] == {"name": "c1", "counts": [1, 5]}
+
+
 def test_a_clean_check_is_no_missing_check(run: RunFiles) -> None:
     section = training.data_section(changed(run, check={"errors": 0, "findings": []}))
     assert section["checked"]
