@@ -25,7 +25,11 @@ def test_what_is_empty_is_empty() -> None:
 
 @pytest.mark.parametrize(
     ("item", "match"),
-    [(b"x", r"got bytes \(item 1\)"), ({"text": "x"}, "in item 1, got text"), (Record("r7", 3), "record `r7`, got int")],
+    [
+        (b"x", r"got bytes \(item 1\)"),
+        ({"text": "x"}, "in item 1, got text"),
+        (Record("r7", 3), "record `r7`, got int"),
+    ],
 )
 def test_what_is_no_text_is_named(item: object, match: str) -> None:
     with pytest.raises(TypeError, match=match):
