@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
+_OLD_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _SETTINGS = ("*.json", "*.txt", "*.model", "README.md")
 
 
@@ -78,7 +79,7 @@ def describe(folder: Path, name: str, source: str, pooling: str | None = None) -
     modality = models.modality_of(config)
     if pooling is None:
         pooling = _stated_pooling(folder) or models.choose_pooling(config, modality)
-    processor = {
+    processor: dict[str, Any] = {
         key: value
         for key, file in (
             ("preprocessor", "preprocessor_config.json"),
@@ -87,6 +88,8 @@ def describe(folder: Path, name: str, source: str, pooling: str | None = None) -
         )
         if (value := _read_json(folder / file))
     }
+    if modality == "text":
+        processor["tokenizer_json"] = _tokenizer_of(folder)
     front = front_matter(folder / "README.md")
     image = _image_settings(config, processor.get("preprocessor", {})) if modality == "image" else {}
     return BackboneCard(
@@ -174,6 +177,8 @@ def _from_pretrained(
         verbosity = transformers.logging.get_verbosity()
         # Its report of unused weights is said by our own log, in our words.
         transformers.logging.set_verbosity_error()
+        shows_bar = transformers.logging.is_progress_bar_enabled()
+        transformers.logging.disable_progress_bar()
         try:
             model, info = loader.from_pretrained(
                 str(folder),
@@ -192,6 +197,8 @@ def _from_pretrained(
             ) from error
         finally:
             transformers.logging.set_verbosity(verbosity)
+            if shows_bar:
+                transformers.logging.enable_progress_bar()
     return model, info
 
 
@@ -243,6 +250,26 @@ def _size(value: Any) -> tuple[int, int] | None:  # noqa: ANN401 - as JSON gives
     if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(item, int) for item in value):
         return int(value[0]), int(value[1])
     return None
+
+
+def _tokenizer_of(folder: Path) -> str:
+    """Return the fast tokenizer of a folder as text, made from an older form where need be; empty if it has none."""
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    if not any((folder / name).is_file() for name in _OLD_TOKENIZERS):
+        return ""
+    with explain_torchaudio():
+        transformers = import_library("transformers")
+        try:
+            made = transformers.AutoTokenizer.from_pretrained(
+                str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
+            )
+            return str(made.backend_tokenizer.to_str())
+        except (OSError, ValueError, ImportError, AttributeError, KeyError) as error:
+            raise BackboneError(
+                f"The tokenizer in `{folder}` cannot be made into a fast one: {error} Put a `tokenizer.json` there."
+            ) from error
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class PooledTransformer(nn.Module):
 
         Args:
             inputs: What the processor returns, or the main tensor alone (token ids, pixels, waveform). Without an
-                attention mask every token counts, padding too.
+                attention mask every token counts, padding too. ``chunk_of`` ``(M,)`` says of which item each of M rows
+                is a part: their features are averaged, by the number of their tokens.
             kwargs: The same by keyword.
 
         Returns:
@@ -66,14 +67,17 @@ class PooledTransformer(nn.Module):
             kwargs = {**inputs, **kwargs}
         elif inputs is not None:
             kwargs[str(self.model.main_input_name)] = inputs
-        output = self.model(**kwargs)
+        chunk_of = kwargs.pop("chunk_of", None)
+        features = self._pool(self.model(**kwargs), kwargs.get("attention_mask"))
+        return features if chunk_of is None else _join_chunks(features, chunk_of, kwargs["attention_mask"])
+
+    def _pool(self, output: Any, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - transformers' own output
         if self.pooling == "":
             pooled: Tensor = output.pooler_output
             return pooled.flatten(1)
         hidden: Tensor = output.last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
-        mask = kwargs.get("attention_mask")
         if mask is None:
             return hidden.mean(dim=1)
         weights = self._mask_of(hidden, mask).unsqueeze(-1).to(hidden.dtype)
@@ -87,6 +91,14 @@ class PooledTransformer(nn.Module):
         if shorten is not None:
             return torch.as_tensor(shorten(hidden.shape[1], mask))
         return functional.interpolate(mask[:, None].float(), size=hidden.shape[1], mode="nearest")[:, 0]
+
+
+def _join_chunks(features: Tensor, chunk_of: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the rows of each item, weighed by their tokens."""
+    weights = mask.sum(dim=1, keepdim=True).to(features.dtype)
+    count = int(chunk_of.max()) + 1
+    total = features.new_zeros(count, features.shape[1]).index_add(0, chunk_of, features * weights)
+    return total / features.new_zeros(count, 1).index_add(0, chunk_of, weights).clamp(min=1e-9)
 
 
 def load_config(folder: Path) -> Any:  # noqa: ANN401 - transformers' PreTrainedConfig

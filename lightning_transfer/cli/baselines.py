@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_transfer.errors import BackboneError
-from lightning_transfer.evaluation import BaselineOutputs, Outputs, collect_features, fit_baselines
-from lightning_transfer.types import Split
+from lightning_transfer.evaluation import BaselineOutputs, Outputs, collect_features, fit_baselines, fit_calibration
+from lightning_transfer.types import Calibration, Split
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
@@ -28,16 +28,20 @@ def plain_rows(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
     """Fit the plain methods on the training split, and run them on the records that the model was tested on.
 
     ``knn`` and ``linear_probe`` see the features that the backbone had before any fine-tuning, ``plain`` those that the
-    data name without any network, ``majority`` none. What cannot be had is left out, and it is said why.
+    data name without any network, or is the data's own classifier; ``majority`` sees none. What cannot be had is left
+    out, and it is said why.
     """
     names: list[str] = [name for name in cli.config_init["evaluation"].baselines if name != "scratch"]
     if not cli.datamodule.records_for("train"):
         return {}
     rows: dict[str, BaselineOutputs] = {}
     frozen = [name for name in names if name in ("knn", "linear_probe")]
+    classifies = hasattr(cli.datamodule, "plain_classifier")
+    if classifies and "plain" in names:
+        rows["plain"] = _plain_classifier(cli, test)
     for chosen, reader in (
         (["majority"], _labels),
-        (["plain"], _plain_features),
+        ([] if classifies else ["plain"], _plain_features),
         (frozen, _frozen_features),
     ):
         read = reader(cli) if set(chosen) & set(names) else None
@@ -90,6 +94,29 @@ def _plain_features(cli: TransferCLI) -> _Read | None:
         return replace(found, features=features)
 
     return read
+
+
+def _plain_classifier(cli: TransferCLI, test: Outputs) -> BaselineOutputs:
+    """Fit the data's own classifier without a network, and run it on the records that the model was tested on."""
+    data, schema = cli.datamodule, cli.model.schema
+    start = time.perf_counter()
+    classify, description = data.plain_classifier(data.records_for("train"), schema)
+
+    def outputs(split: Split) -> Outputs:
+        records = data.records_for(split)
+        known = Outputs.from_labels(records, schema)
+        return known.with_logits(torch.from_numpy(classify(records)))
+
+    calibration = Calibration()
+    if data.records_for("calibration"):
+        calibration = fit_calibration(
+            outputs("calibration"),
+            schema,
+            max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
+            n_resamples=0,
+        )
+    found = outputs("test").only(test.index.tolist())
+    return BaselineOutputs(found, calibration, description, time.perf_counter() - start)
 
 
 def _frozen_features(cli: TransferCLI) -> _Read | None:

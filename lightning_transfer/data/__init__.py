@@ -21,6 +21,7 @@ from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.loading import stack_inputs
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
 from lightning_transfer.data.plain_images import plain_image_features
+from lightning_transfer.data.plain_texts import plain_text_classifier
 from lightning_transfer.data.predictions import write_predictions
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
@@ -29,6 +30,7 @@ from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records
 from lightning_transfer.data.text_neighbours import Copies, drop_copies
 from lightning_transfer.data.texts import Tickets, read_tickets
 from lightning_transfer.data.texts_clean import TextCleaning
+from lightning_transfer.data.texts_tokens import LongTexts, TextPreprocessing
 from lightning_transfer.data.tiling import Box, Tile, Tiling, cut_record, label_tiles
 
 __all__ = [
@@ -45,10 +47,12 @@ __all__ = [
     "ImageFacts",
     "ImageFormat",
     "ImagePreprocessing",
+    "LongTexts",
     "OnBadFile",
     "Progress",
     "Skipped",
     "TextCleaning",
+    "TextPreprocessing",
     "Tickets",
     "Tile",
     "Tiling",
@@ -73,6 +77,7 @@ __all__ = [
     "inspect_image",
     "label_tiles",
     "plain_image_features",
+    "plain_text_classifier",
     "quiet",
     "read_csv",
     "read_image",

@@ -61,7 +61,7 @@ def audit_data(
         progress: Makes the bars.
     """
     records = as_read(data.records)
-    findings = _skipped(data.list_skipped("fit"), error=bad_files_are_errors)
+    findings = [*_skipped(data.list_skipped("fit"), error=bad_files_are_errors), *data.findings]
     if failure is not None and failure.findings:
         findings += failure.findings
     elif failure is not None:

@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lightning_transfer.data.audit_texts import text_findings
+from lightning_transfer.data.division import Division
 from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
@@ -38,12 +39,16 @@ from lightning_transfer.data.schema import (
     take_together,
     warn_of_other_records,
 )
-from lightning_transfer.data.splits import assign_splits, check_splits, needed_splits
+from lightning_transfer.data.splits import check_splits, needed_splits
 from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split, Task
 
 __all__ = ["BaseDataModule", "Preprocessing"]
+
+_Batches = DataLoader[Batch]
+# Records, or their pieces with `expand`'s index.
+_Items = tuple[list[Record], list[tuple[int, int, int]] | None]
 
 
 class Preprocessing(Protocol):
@@ -59,17 +64,16 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     A subclass says how records are read (`read_records`), how an input becomes tensors (`make_preprocessing`,
     `load_input`), and if it likes, how files are checked (`check_inputs`, `audit_inputs`), what prediction reads
     (`read_predict_records`), how training inputs vary (`augment_input`), and into which pieces a record is cut
-    (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them. With a method
-    ``plain_features(train)``, which returns what maps records to numbers ``(N, F)`` without any network, the evaluation
-    has the baseline ``plain``.
+    (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them. The baseline
+    ``plain`` needs a method ``plain_features(train)``, which returns what maps records to numbers ``(N, F)`` without
+    any network, or ``plain_classifier(train, schema)``, which returns what maps them to logits, and a description.
 
     ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. A module that learns from the negative
     class alone gets two classes, that one and ``defect``; training then needs no defects. Where there is a checkpoint,
     its order of classes holds, and its preprocessing must be this one. Prediction needs no labels.
 
     Args:
-        batch_size: Records in a batch. A last training batch of a single record is left out, as BatchNorm cannot
-            train on it.
+        batch_size: Records in a batch. A last training batch of one is left out: BatchNorm cannot train on it.
         num_workers: Processes that load data; 0 loads in the main process.
         val_fraction: Share of what is not test; not used where the data has such a split, as the next two.
         calibration_fraction: Share of what is not test, for threshold and temperature; 0 uses validation for these.
@@ -80,6 +84,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         on_bad_file: ``skip`` trains without unusable files and lists them; ``error`` stops.
         given_splits: ``ignore`` divides all records anew, by group and with like shares of the classes, whatever splits
             the data bring along; ``keep`` respects those.
+        split_by_time: Column by which the oldest records train and the newest test, in place of a division by chance;
+            groups stay whole.
         sampler: ``weighted`` draws every class equally often, with replacement.
         negative_class: The class that means "nothing found"; it comes first among the classes.
         classes: Names and order of the classes; None takes the sorted labels.
@@ -100,6 +106,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         split_seed: int = 0,
         on_bad_file: OnBadFile = "error",
         given_splits: Literal["keep", "ignore"] = "keep",
+        split_by_time: str | None = None,
         sampler: Literal["weighted"] | None = None,
         negative_class: str | None = None,
         classes: Sequence[str] | None = None,
@@ -117,20 +124,18 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             fold=fold,
             on_bad_file=on_bad_file,
             given_splits=given_splits,
+            split_by_time=split_by_time,
             sampler=sampler,
             classes=classes,
             task=task,
         )
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.val_fraction = val_fraction
-        self.calibration_fraction = calibration_fraction
-        self.test_fraction = test_fraction
-        self.num_folds = num_folds
-        self.fold = fold
+        self.division = Division(
+            val_fraction, calibration_fraction, test_fraction, num_folds, fold, split_seed, given_splits, split_by_time
+        )
         self.split_seed = split_seed
         self.on_bad_file: OnBadFile = on_bad_file
-        self.given_splits = given_splits
         self.sampler = sampler
         self.negative_class = negative_class
         self.classes = tuple(classes) if classes is not None else None
@@ -144,9 +149,10 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         self._given_schema: Schema | None = None
         self._skipped: dict[str, list[Skipped]] = {"fit": [], "predict": []}
         self._reading: list[Skipped] = []
+        self.findings: list[Finding] = []  # what reading and dividing had to say
         self._has_given_splits = False
         self._facts: dict[str, Any] = {}  # what `check_inputs` saw, by the record's id, for `audit_inputs`
-        self._expanded: dict[tuple[Split, bool], tuple[list[Record], list[tuple[int, int, int]] | None]] = {}
+        self._expanded: dict[tuple[Split, bool], _Items] = {}
 
     # What a subclass fills in.
 
@@ -189,6 +195,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """
         return None
 
+    def set_aside(self, records: list[Record]) -> list[Record]:
+        """Return the records to learn from and to be judged by, of all after their division; by default all."""
+        return records
+
+    def input_lengths(self, records: Sequence[Record]) -> Sequence[int] | None:
+        """Return how long each input is, so that batches hold those of like length; by default None: no matter."""
+        return None
+
     def collate_inputs(self, inputs: Sequence[Any]) -> Any:  # noqa: ANN401 - as `load_input`
         """Return one batch of inputs; by default tensors are stacked, and dicts of tensors padded with zeros."""
         return stack_inputs(inputs)
@@ -219,7 +233,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Read, split and check the data once; build the schema and the preprocessing for the stage."""
-        restored = self._restored_schema()
+        # Of a checkpoint: given by hand, or by a module that was rebuilt from one.
+        restored: Schema | None = self._given_schema or getattr(self._module(), "schema", None)
         self._expanded.clear()
         self.preprocessing = self.make_preprocessing(self._find_card())
         if restored is not None:
@@ -233,18 +248,10 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             return
         if not self.records:
             records = self._read_and_check("fit", self.read_records)
-            if self.given_splits == "ignore":
-                records = [replace(record, split=None) for record in records]
-            self._has_given_splits = any(record.split is not None for record in records)
-            self.records = assign_splits(
-                records,
-                val_fraction=self.val_fraction,
-                calibration_fraction=self.calibration_fraction,
-                test_fraction=self.test_fraction,
-                num_folds=self.num_folds,
-                fold=self.fold,
-                seed=self.split_seed,
-            )
+            self._has_given_splits = self.division.keeps_splits_of(records)
+            divided, found = self.division.divide(records)
+            self.findings += found
+            self.records = self.set_aside(divided)
         enough = None
         if getattr(self._module(), "learns_from", "all") == "negative":
             enough = learnt_from_alone(self.records, self.task, self.negative_class, restored)
@@ -258,13 +265,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             negative_class=self.negative_class,
             restored=restored,
         )
-        needed = needed_splits(
-            stage,
-            has_train=bool(self.records_for("train")),
-            val=self.val_fraction > 0,
-            calibration=self.calibration_fraction > 0,
-            test=self.num_folds is not None or self.test_fraction > 0,
-        )
+        needed = needed_splits(stage, has_train=bool(self.records_for("train")), **self.division.wanted)
         check_splits(self.records, expected=needed, classes=classes, given=self._has_given_splits, enough=enough)
         self.schema = build_schema(
             self.records,
@@ -281,39 +282,41 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         if restored is not None and stage != "fit":
             warn_of_other_records(self.schema, restored)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> _Batches:
         """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
         records, _ = self._items("train", learn=True)
         weights = class_weights(records) if self.sampler == "weighted" else None
-        sampler = EpochSampler(len(records), self.split_seed, weights)
-        share = math.ceil(len(records) / getattr(self.trainer, "world_size", 1))  # of each process
+        processes = getattr(self.trainer, "world_size", 1)
+        lengths, together = self.input_lengths(records), self.batch_size * processes
+        sampler = EpochSampler(len(records), self.split_seed, weights, lengths=lengths, batch_size=together)
+        share = math.ceil(len(records) / processes)
         single = share > self.batch_size and share % self.batch_size == 1
-        return self._loader("train", sampler=sampler, drop_last=single, learn=True)
+        return self._loader(self._items("train", learn=True), self.task, sampler, drop_last=single)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+    def val_dataloader(self) -> _Batches | list[_Batches]:
         """Return the batches of validation, in order; none where there is no such split."""
-        return self._loader("val", learn=True) if self.records_for("val") else []
+        return self._split_loader("val", learn=True) if self.records_for("val") else []
 
-    def calibration_dataloader(self) -> DataLoader[Batch]:
+    def calibration_dataloader(self) -> _Batches:
         """Return the batches for threshold and temperature: calibration, or validation where that is empty."""
-        return self._loader("calibration" if self.records_for("calibration") else "val")
+        return self._split_loader("calibration" if self.records_for("calibration") else "val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> _Batches:
         """Return the batches of test, in order."""
-        return self._loader("test")
+        return self._split_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> _Batches:
         """Return the batches to predict, in order, without targets."""
-        return self._loader("predict")
+        return self._split_loader("predict")
 
-    def ordered_dataloader(self, split: Split, only: Collection[int] | None = None) -> DataLoader[Batch]:
+    def ordered_dataloader(self, split: Split, only: Collection[int] | None = None) -> _Batches:
         """Return the batches of any split in the order of `records_for`, without augmentation.
 
         Args:
             split: Any.
             only: Positions of the records to load, each with all its pieces; None loads all.
         """
-        return self._loader(split, only=only)
+        return self._split_loader(split, only)
 
     # How it is done.
 
@@ -331,11 +334,6 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     def _module(self) -> Any:  # noqa: ANN401 - any LightningModule, or None
         return getattr(self.trainer, "lightning_module", None)
 
-    def _restored_schema(self) -> Schema | None:
-        """Return the schema of a checkpoint: given by hand, or by a module that was rebuilt from one."""
-        schema: Schema | None = self._given_schema or getattr(self._module(), "schema", None)
-        return schema
-
     def _read_and_check(self, stage: Literal["fit", "predict"], read: Callable[[], list[Record]]) -> list[Record]:
         """Read records, leave out unusable ones as the user wishes, and say so."""
         skipped = self._skipped[stage]
@@ -350,32 +348,37 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Note what a reader left out; called by `read_records` and `read_predict_records`."""
         self._reading.extend(skipped)
 
-    def _items(self, split: Split, *, learn: bool) -> tuple[list[Record], list[tuple[int, int, int]] | None]:
+    def _items(self, split: Split, *, learn: bool) -> _Items:
         """Return the records of a split, or their pieces with `expand`'s index; found once, as sizes are read."""
         key = (split, learn)
         if key not in self._expanded:
             self._expanded[key] = expand(self.records_for(split), lambda record: self.pieces(record, learn=learn))
         return self._expanded[key]
 
+    def loader_of(self, records: Sequence[Record]) -> _Batches:
+        """Return batches of any records, whole and without targets; a batch's ``index`` counts in ``records``."""
+        return self._loader((list(records), None), None)
+
+    def _split_loader(self, split: Split, only: Collection[int] | None = None, *, learn: bool = False) -> _Batches:
+        return self._loader(self._items(split, learn=learn), None if split == "predict" else self.task, only=only)
+
     def _loader(
         self,
-        split: Split,
+        items: _Items,
+        task: Task | None,
         sampler: EpochSampler | None = None,
         *,
         drop_last: bool = False,
-        learn: bool = False,
         only: Collection[int] | None = None,
-    ) -> DataLoader[Batch]:
+    ) -> _Batches:
         """Return a loader; workers receive a copy of this object without trainer and records."""
         if self.schema is None:
             raise MisconfigurationException(f"`{type(self).__name__}` has not read its data. Call `setup` first.")
-        worker = self._for_workers()
-        task = None if split == "predict" else self.task
+        worker, (records, index) = self._for_workers(), items
         augment = worker.augment_input if sampler is not None else None
-        records, index = self._items(split, learn=learn)
         dataset = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
         return make_loader(
-            dataset if only is None else dataset.only(only),
+            dataset.in_order(only, self.input_lengths(records)) if sampler is None else dataset,
             sampler,
             batch_size=self.batch_size,
             num_workers=self.num_workers,

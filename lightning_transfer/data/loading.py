@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, WeightedRandomSampler
 
+from lightning_transfer.data.length_groups import group_by_length
 from lightning_transfer.types import Batch, Record, Task
 
 __all__ = [
@@ -111,10 +112,18 @@ class RecordDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def only(self, places: Collection[int]) -> Subset[Item]:
-        """Return the items of some records, by the positions of these, each with all its pieces."""
+    def in_order(self, only: Collection[int] | None, lengths: Sequence[int] | None) -> Dataset[Item]:
+        """Return the items of some records, shortest first.
+
+        Args:
+            only: Positions of the records, each with all its pieces; None takes all.
+            lengths: Of each item; None leaves them in their order.
+        """
+        if only is None and lengths is None:
+            return self
         owners = range(len(self.records)) if self._index is None else [row[0] for row in self._index]
-        return Subset(self, [item for item, owner in enumerate(owners) if owner in places])
+        places = [item for item, owner in enumerate(owners) if only is None or owner in only]
+        return Subset(self, places if lengths is None else sorted(places, key=lambda item: lengths[item]))
 
     def __getitem__(self, key: int | tuple[int, int]) -> Item:
         """Return one item; the sampler of training adds a seed to the index."""
@@ -135,12 +144,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
         size: Number of records.
         seed: Of all epochs.
         weights: Draw ``size`` records with replacement in proportion to these; None visits each once.
+        lengths: Of every record; those of like length come together, see `group_by_length`.
+        batch_size: How many come together; with several processes the records of all of them.
     """
 
-    def __init__(self, size: int, seed: int, weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        weights: Tensor | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        batch_size: int = 1,
+    ) -> None:
         self._size = size
         self._seed = seed
         self._weights = weights
+        self._lengths = lengths
+        self._batch_size = batch_size
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -159,6 +180,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         else:
             # Its stub asks for floats; a tensor is taken as it is.
             order = list(WeightedRandomSampler(self._weights, self._size, generator=generator))  # type: ignore[arg-type]
+        if self._lengths is not None:
+            order = group_by_length(order, self._lengths, self._batch_size, generator)
         seeds = torch.randint(2**62, (self._size,), generator=generator).tolist()
         return iter(list(zip(order, seeds, strict=True)))
 

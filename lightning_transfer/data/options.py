@@ -18,6 +18,7 @@ def check_options(
     fold: int,
     on_bad_file: str,
     given_splits: str,
+    split_by_time: str | None,
     sampler: str | None,
     classes: Sequence[str] | None,
     task: str,
@@ -40,6 +41,11 @@ def check_options(
         )
     if num_folds is not None and (num_folds < 2 or not 0 <= fold < num_folds):
         raise ValueError(f"Expected `num_folds` of at least 2 and `fold` below it, got {num_folds} and {fold}.")
+    if num_folds is not None and split_by_time is not None:
+        raise ValueError(
+            f"`split_by_time` {split_by_time} and `num_folds` {num_folds} exclude each other: time has one order."
+            " Set one of them to null."
+        )
     if on_bad_file not in ("error", "skip"):
         raise ValueError(f"Expected `on_bad_file` error or skip, got `{on_bad_file}`.")
     if given_splits not in ("keep", "ignore"):

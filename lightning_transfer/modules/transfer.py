@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightning_transfer.backbones import licence_notice, load_backbone, load_source_head
 from lightning_transfer.data.schema import check_preprocessing
 from lightning_transfer.errors import CheckpointError, listing
+from lightning_transfer.modules.unit_norm import UnitNorm
 from lightning_transfer.types import BackboneCard, Batch, Calibration, ModelOutput, Schema
 
 __all__ = ["CHECKPOINT_FORMAT", "CHECKPOINT_KEY", "TransferModule", "read_checkpoint"]
@@ -42,7 +43,8 @@ class TransferModule(pl.LightningModule):
         card: A ``card.yaml``, or its values; None takes the library's, or the file beside the weights.
         head_norm: ``batchnorm`` standardises the features before the linear layer, without affine parameters, as
             linear probes do (He et al. 2022, arXiv 2111.06377, appendix A): features of pretrained networks differ
-            in scale by orders of magnitude, and a probe then depends less on its learning rate.
+            in scale by orders of magnitude, and a probe then depends less on its learning rate. ``unit`` gives every
+            feature vector the length ``sqrt(F)``: for sentence encoders, whose cosine is what was pretrained.
         head_dropout: Share of features dropped before the linear layer.
         keep_source_head: Keep the pretrained classifier, frozen, as ``source_head``, so that a ForgettingMonitor
             can measure the old task.
@@ -70,7 +72,7 @@ class TransferModule(pl.LightningModule):
         backbone: str,
         weights: str | None = None,
         card: str | dict[str, Any] | None = None,
-        head_norm: Literal["none", "batchnorm"] = "none",
+        head_norm: Literal["none", "batchnorm", "unit"] = "none",
         head_dropout: float = 0.0,
         keep_source_head: bool = False,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01),
@@ -132,6 +134,8 @@ class TransferModule(pl.LightningModule):
         """Return the module that maps features ``(N, F)`` to logits ``(N, schema.num_logits)``."""
         width = self.card.num_features
         layers: list[nn.Module] = []
+        if self.head_norm == "unit":
+            layers.append(UnitNorm())
         if self.head_norm == "batchnorm":
             layers.append(nn.BatchNorm1d(width, affine=False))
         if self.head_dropout:

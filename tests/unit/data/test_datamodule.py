@@ -538,7 +538,7 @@ def test_the_command_line_makes_it(make_folder) -> None:
     cli = LightningCLI(
         Linear, Images, run=False, args=[f"--data.root={make_folder()}", *options], save_config_callback=None
     )
-    assert cli.datamodule.num_folds == 5
+    assert cli.datamodule.division.num_folds == 5
     assert cli.datamodule.classes == ("good", "bad")
     assert cli.datamodule.sampler == "weighted"
-    assert cli.datamodule.val_fraction == 0.15
+    assert cli.datamodule.division.val_fraction == 0.15
