@@ -92,8 +92,8 @@ class TextForm(Form):
         def run(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
             with torch.inference_mode():
                 given = {name: torch.from_numpy(values) for name, values in inputs.items()}
-                # The checkpoint's module takes them together; an exported program by name, and returns features too.
-                logits: torch.Tensor = network(given) if is_module else network(**given)[0]
+                # The checkpoint's module takes them together; an exported program one by one, and returns features too.
+                logits: torch.Tensor = network(given) if is_module else network(*given.values())[0]
                 return np.asarray(logits.numpy())
 
         return run
@@ -198,20 +198,18 @@ class TextForm(Form):
 
 
 def _batches(lengths: Sequence[int], way: str) -> list[list[int]]:
-    """Return places of the texts in batches: alone, of like length, or the shortest beside the longest.
+    """Return places of the texts in batches: alone, of like length, or of all lengths in each.
 
     Example:
         >>> _batches([5, 9, 1, 7], ONE)
         [[0], [1], [2], [3]]
         >>> _batches([5, 9, 1, 7], MIXED)
-        [[2, 1, 0, 3]]
+        [[2, 0, 3, 1]]
     """
     if way == ONE:
         return [[place] for place in range(len(lengths))]
+    parts = forms.by_length(lengths, BATCH)
     if way == SORTED:
-        return forms.by_length(lengths, BATCH)
-    order = [place for part in forms.by_length(lengths, len(lengths)) for place in part]
-    half = len(order) // 2
-    ends = [place for pair in zip(order[:half], order[::-1][:half], strict=True) for place in pair]
-    mixed = [*ends, *order[half : len(order) - half]]
-    return [mixed[start : start + BATCH] for start in range(0, len(mixed), BATCH)]
+        return parts
+    order = [place for part in parts for place in part]
+    return [order[start :: len(parts)] for start in range(len(parts))]

@@ -65,8 +65,12 @@ def quantise_texts(model: Path, target: Path, facts: Mapping[str, Any]) -> None:
         target: To write to.
         facts: Of the float model; stored in the twin with ``quantisation``.
     """
-    quantization = import_package("onnxruntime.quantization")
+    quantization, onnx = import_package("onnxruntime.quantization"), import_package("onnx")
     with _prepared(model, quantization) as prepared:
+        shaped = onnx.load(str(prepared))
+        # It turns layers into products with transposed weights, and stumbles over what was noted of their shapes.
+        del shaped.graph.value_info[:]
+        onnx.save(shaped, str(prepared))
         quantization.quantize_dynamic(
             str(prepared), str(target), op_types_to_quantize=["MatMul"], per_channel=True,
             weight_type=quantization.QuantType.QInt8,

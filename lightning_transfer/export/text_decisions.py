@@ -107,7 +107,7 @@ def decided(
         line["reason"] = "the model has no routing policy: every text goes to its most probable queue"
         return line
     score = _out_of_scope(policy, logits, features, examples)
-    line["out_of_scope_score"] = score
+    line["out_of_scope_score"] = score if score is not None and np.isfinite(score) else None
     return {**line, **_routed(values, facts["classes"], policy, score)}
 
 

@@ -173,7 +173,7 @@ def test_a_program_of_texts_reads_back_and_says_the_same(exported_texts, tmp_pat
     for lengths in ((3,), (0, 22, 3)):
         inputs = {name: torch.from_numpy(values) for name, values in padded(rows(*lengths), 0).items()}
         with torch.no_grad():
-            torch.testing.assert_close(network(**inputs)[0], exported_texts.module(inputs), rtol=0, atol=1e-6)
+            torch.testing.assert_close(network(*inputs.values())[0], exported_texts.module(inputs), rtol=0, atol=1e-6)
 
 
 _SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
