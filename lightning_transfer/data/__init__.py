@@ -30,13 +30,14 @@ from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records
 from lightning_transfer.data.text_neighbours import Copies, drop_copies
 from lightning_transfer.data.texts import Tickets, read_tickets
 from lightning_transfer.data.texts_clean import TextCleaning
-from lightning_transfer.data.texts_tokens import LongTexts, TextPreprocessing
+from lightning_transfer.data.texts_tokens import MAX_CHUNKS, LongTexts, TextPreprocessing
 from lightning_transfer.data.tiling import Box, Tile, Tiling, cut_record, label_tiles
 
 __all__ = [
     "AUGMENTATIONS",
     "FORMULA_CLASSES",
     "IMAGE_SUFFIXES",
+    "MAX_CHUNKS",
     "MAX_MEGAPIXELS",
     "MVTEC_GOOD",
     "Augmentations",

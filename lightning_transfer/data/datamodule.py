@@ -84,8 +84,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         on_bad_file: ``skip`` trains without unusable files and lists them; ``error`` stops.
         given_splits: ``ignore`` divides all records anew, by group and with like shares of the classes, whatever splits
             the data bring along; ``keep`` respects those.
-        split_by_time: Column by which the oldest records train and the newest test, in place of a division by chance;
-            groups stay whole.
+        split_by_time: Column by which the oldest records train and the newest test; groups stay whole.
         sampler: ``weighted`` draws every class equally often, with replacement.
         negative_class: The class that means "nothing found"; it comes first among the classes.
         classes: Names and order of the classes; None takes the sorted labels.
@@ -249,9 +248,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         if not self.records:
             records = self._read_and_check("fit", self.read_records)
             self._has_given_splits = self.division.keeps_splits_of(records)
-            divided, found = self.division.divide(records)
-            self.findings += found
-            self.records = self.set_aside(divided)
+            divided, said = self.division.divide(records)
+            self.records, self.findings = self.set_aside(divided), [*self.findings, *said]
         enough = None
         if getattr(self._module(), "learns_from", "all") == "negative":
             enough = learnt_from_alone(self.records, self.task, self.negative_class, restored)

