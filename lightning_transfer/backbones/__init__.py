@@ -5,6 +5,16 @@ from __future__ import annotations
 from lightning_transfer.backbones.cards import read_card
 from lightning_transfer.backbones.licences import licence_notice
 from lightning_transfer.backbones.load import load_backbone, load_source_head
+from lightning_transfer.backbones.lora import LoraOptions, add_lora, merged
 from lightning_transfer.backbones.sources import list_embedded
 
-__all__ = ["licence_notice", "list_embedded", "load_backbone", "load_source_head", "read_card"]
+__all__ = [
+    "LoraOptions",
+    "add_lora",
+    "licence_notice",
+    "list_embedded",
+    "load_backbone",
+    "load_source_head",
+    "merged",
+    "read_card",
+]

@@ -16,7 +16,7 @@ from lightning_transfer.errors import BackboneError
 
 __all__ = ["Built", "explain_failures", "explain_torchaudio", "import_library"]
 
-_EXTRAS = {"timm": "vision", "torchvision": "vision", "transformers": "nlp", "huggingface_hub": "nlp"}
+_EXTRAS = {"timm": "vision", "torchvision": "vision", "transformers": "nlp", "huggingface_hub": "nlp", "peft": "nlp"}
 
 
 class Built(NamedTuple):
@@ -53,8 +53,9 @@ def import_library(name: str) -> Any:  # noqa: ANN401 - a module without type in
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
+        what = "`lora` needs it" if package == "peft" else "this backbone comes from it"
         raise BackboneError(
-            f"`{package}` is not installed, and this backbone comes from it. "
+            f"`{package}` is not installed, and {what}. "
             f"Run `pip install lightning-transfer[{_EXTRAS.get(package, 'all')}]`."
         ) from error
 

@@ -15,12 +15,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lightning_transfer.data.audit_texts import text_findings
+from lightning_transfer.data.class_batches import make_sampler
 from lightning_transfer.data.division import Division
 from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
     RecordDataset,
-    class_weights,
     expand,
     make_loader,
     stack_inputs,
@@ -283,10 +283,16 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> _Batches:
         """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
         records, _ = self._items("train", learn=True)
-        weights = class_weights(records) if self.sampler == "weighted" else None
         processes = getattr(self.trainer, "world_size", 1)
-        lengths, together = self.input_lengths(records), self.batch_size * processes
-        sampler = EpochSampler(len(records), self.split_seed, weights, lengths=lengths, batch_size=together)
+        sampler = make_sampler(
+            records,
+            self.split_seed,
+            batch_size=self.batch_size,
+            processes=processes,
+            weighted=self.sampler == "weighted",
+            lengths=self.input_lengths(records),
+            examples_per_class=getattr(self._module(), "examples_per_class", None),
+        )
         share = math.ceil(len(records) / processes)
         single = share > self.batch_size and share % self.batch_size == 1
         return self._loader(self._items("train", learn=True), self.task, sampler, drop_last=single)

@@ -171,10 +171,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self._size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def _next_generator(self) -> torch.Generator:
+        """Return the random numbers of this epoch, and go on to the next."""
         # A large odd stride keeps neighbouring seeds and epochs apart.
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         self._epoch += 1
+        return generator
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = self._next_generator()
         if self._weights is None:
             order = torch.randperm(self._size, generator=generator).tolist()
         else:

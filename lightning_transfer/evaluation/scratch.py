@@ -84,6 +84,7 @@ def random_twin(module: TransferModule, learning_rate: float) -> TransferModule:
         learning_rate: Of AdamW.
     """
     arguments = {**module.rebuild_arguments(), "weights": "random", "card": module.card.to_dict()}
+    arguments.pop("lora", None)  # adapters would keep the random weights frozen
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=_WEIGHT_DECAY)
     twin = type(module)(**arguments, optimizer=optimizer)
     if module.schema is not None:

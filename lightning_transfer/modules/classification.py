@@ -51,7 +51,7 @@ class ClassificationModule(TransferModule):
         0
     """
 
-    monitor = "val_macro_f1"
+    monitor: str | None = "val_macro_f1"
     monitor_mode = "max"
 
     def __init__(

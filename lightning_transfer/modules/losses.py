@@ -1,4 +1,4 @@
-"""Classification losses as pure functions; all take unnormalised logits and return a scalar."""
+"""Losses as pure functions that return a scalar: of unnormalised logits, and of features among each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["balanced_class_weights", "binary_loss", "log_prior", "multiclass_loss"]
+__all__ = ["balanced_class_weights", "binary_loss", "log_prior", "multiclass_loss", "supervised_contrastive_loss"]
 
 
 def multiclass_loss(
@@ -85,6 +85,39 @@ def binary_loss(
         factor = factor * torch.where(hard > 0.5, weight[:, 1], weight[:, 0])
     total = factor.sum()
     return (each * factor).sum() / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def supervised_contrastive_loss(features: Tensor, target: Tensor, temperature: float = 0.1) -> Tensor:
+    """Pull examples of one class together, and push those of other classes away (Khosla et al. 2020).
+
+    arXiv 2004.11362, equation 2 (the sum outside of the logarithm): every other example of the batch competes to be
+    the partner of an example, by its cosine; those of its class should win.
+
+    Args:
+        features: ``(N, F)``, of any length.
+        target: Labels ``(N,)``.
+        temperature: Divides the cosines; 0.1 is the paper's choice.
+
+    Returns:
+        Mean over the examples that have a partner in the batch; zero, with a gradient of zero, if none has.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> supervised_contrastive_loss(features, torch.tensor([0, 0, 1, 1])).item() < 1e-3
+        True
+        >>> supervised_contrastive_loss(features, torch.tensor([0, 1, 0, 1])).item()
+        10.000...
+    """
+    directions = F.normalize(features, dim=1)
+    itself = torch.eye(len(target), dtype=torch.bool, device=target.device)
+    cosines = (directions @ directions.T / temperature).masked_fill(itself, float("-inf"))
+    partners = (target[:, None] == target[None, :]) & ~itself
+    # Zero, not minus infinity, where nothing is summed: their product with zero would be NaN.
+    logs = cosines.log_softmax(dim=1).masked_fill(~partners, 0.0)
+    count = partners.sum(dim=1)
+    each = -logs.sum(dim=1) / count.clamp_min(1)
+    has = (count > 0).to(each.dtype)
+    return (each * has).sum() / has.sum().clamp_min(1.0)
 
 
 def balanced_class_weights(counts: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lightning_transfer.backbones import licence_notice, load_backbone, load_source_head
+from lightning_transfer.backbones import LoraOptions, add_lora, licence_notice, load_backbone, load_source_head
 from lightning_transfer.data.schema import check_preprocessing
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.modules.unit_norm import UnitNorm
@@ -49,6 +49,7 @@ class TransferModule(pl.LightningModule):
         head_dropout: Share of features dropped before the linear layer.
         keep_source_head: Keep the pretrained classifier, frozen, as ``source_head``, so that a ForgettingMonitor
             can measure the old task.
+        lora: Low-rank adapters on a transformers backbone, whose own weights are then frozen; None for none.
         optimizer: Called with the parameters that require a gradient.
         scheduler: Called with the optimizer.
         scheduler_interval: ``step`` for schedules counted in optimizer steps (OneCycle, warm-ups).
@@ -67,6 +68,8 @@ class TransferModule(pl.LightningModule):
     monitor_mode: Literal["min", "max"] = "min"
     learns_from: Literal["all", "negative"] = "all"
     """``negative``: the negative class alone is enough to train; the data then take all other classes together."""
+    examples_per_class: int | None = None
+    """How many examples of one class a training batch holds together, with several classes in it; None: no rule."""
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class TransferModule(pl.LightningModule):
         head_norm: Literal["none", "batchnorm", "unit"] = "none",
         head_dropout: float = 0.0,
         keep_source_head: bool = False,
+        lora: LoraOptions | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01),
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
@@ -86,6 +90,9 @@ class TransferModule(pl.LightningModule):
             raise ValueError(f"Expected `head_dropout` in [0, 1), got {head_dropout}. Use 0.0 for no dropout.")
         given = BackboneCard.from_dict(card) if isinstance(card, Mapping) else card
         self.backbone, self.card = load_backbone(backbone, weights=weights, card=given)
+        self.lora = LoraOptions.of(lora)  # a checkpoint holds plain values
+        if self.lora is not None:
+            add_lora(self.backbone, self.lora)
         self.source_head: nn.Module | None = None
         if keep_source_head:
             self.source_head = load_source_head(backbone, weights=weights, card=given)
@@ -197,6 +204,7 @@ class TransferModule(pl.LightningModule):
             "backbone": self.card.name,
             "head_norm": self.head_norm,
             "head_dropout": self.head_dropout,
+            "lora": None if self.lora is None else self.lora.to_dict(),
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

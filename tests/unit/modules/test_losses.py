@@ -7,7 +7,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from lightning_transfer.modules.losses import balanced_class_weights, binary_loss, log_prior, multiclass_loss
+from lightning_transfer.modules.losses import (
+    balanced_class_weights,
+    binary_loss,
+    log_prior,
+    multiclass_loss,
+    supervised_contrastive_loss,
+)
 
 PREDS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 TARGET = torch.tensor([0, 1, 2, 3, 0, 0, 1, 2, 0, 0, 3, 1])
@@ -87,3 +93,46 @@ def test_log_prior_is_finite_for_an_absent_class() -> None:
     prior = log_prior({"a": 9}, ["a", "b"])
     assert torch.isfinite(prior).all()
     assert prior[0] > prior[1]
+
+
+def _contrastive_by_hand(features: torch.Tensor, target: torch.Tensor, temperature: float) -> float:
+    """Equation 2 of Khosla et al. 2020, term by term."""
+    units = [row / row.norm() for row in features.double()]
+    total, anchors = 0.0, 0
+    for i, anchor in enumerate(units):
+        others = [j for j in range(len(units)) if j != i]
+        partners = [j for j in others if target[j] == target[i]]
+        if not partners:
+            continue
+        bottom = sum(torch.exp(anchor @ units[j] / temperature) for j in others)
+        terms = [torch.log(torch.exp(anchor @ units[j] / temperature) / bottom) for j in partners]
+        total, anchors = total - float(sum(terms)) / len(partners), anchors + 1
+    return total / anchors
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_contrastive_loss_is_the_papers_equation(temperature: float) -> None:
+    features = torch.randn(9, 5, generator=torch.Generator().manual_seed(1))
+    target = torch.tensor([0, 1, 0, 2, 1, 0, 3, 2, 1])  # 3 is alone
+    got = supervised_contrastive_loss(features, target, temperature).item()
+    assert got == pytest.approx(_contrastive_by_hand(features, target, temperature), rel=1e-4)
+    # The length of a feature has no say.
+    scaled = supervised_contrastive_loss(features * torch.arange(1, 10)[:, None], target, temperature).item()
+    assert scaled == pytest.approx(got, rel=1e-5)
+
+
+def test_contrastive_loss_without_any_partner_is_zero_with_a_gradient_of_zero() -> None:
+    features = torch.randn(3, 4, requires_grad=True)
+    loss = supervised_contrastive_loss(features, torch.tensor([0, 1, 2]))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(features.grad, torch.zeros(3, 4))
+
+
+def test_contrastive_loss_has_a_finite_gradient_that_lowers_it() -> None:
+    features = torch.randn(8, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    target = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    loss = supervised_contrastive_loss(features, target)
+    loss.backward()
+    assert features.grad.isfinite().all()
+    assert supervised_contrastive_loss(features - 0.01 * features.grad, target) < loss
