@@ -18,6 +18,7 @@ from lightning_transfer.evaluation import (
     ClassificationResult,
     Latency,
     Outputs,
+    RoutingResult,
     evaluate_classification,
     evaluate_slices,
     measure_latency,
@@ -33,7 +34,11 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    cli: TransferCLI, outputs: Outputs, records: Sequence[Record], rows: Mapping[str, BaselineOutputs]
+    cli: TransferCLI,
+    outputs: Outputs,
+    records: Sequence[Record],
+    rows: Mapping[str, BaselineOutputs],
+    routing: RoutingResult | None = None,
 ) -> ClassificationResult:
     """Return all that is said of the model on the test split.
 
@@ -42,6 +47,7 @@ def evaluate(
         outputs: What the model said.
         records: Of the test split.
         rows: The baselines.
+        routing: What the routing policy did to the same split.
     """
     schema, calibration, options = cli.model.schema, cli.calibration, cli.config_init["evaluation"]
     seconds = _before(cli, rows)
@@ -57,7 +63,12 @@ def evaluate(
     )
     result = replace(
         result,
-        metrics={**result.metrics, **more_metrics(cli, outputs, records)},
+        metrics={
+            **result.metrics,
+            **more_metrics(cli, outputs, records),
+            **({} if routing is None else routing.metrics),
+        },
+        routing=routing,
         reliability=measure_reliability(outputs, schema, calibration),
         curve=threshold_curve(outputs, schema, calibration),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["EvaluationOptions", "ScratchOptions"]
 
@@ -50,6 +50,13 @@ class EvaluationOptions:
             none.
         latency_batch_sizes: Items in a forward pass that ``test`` times, about two seconds each; ``[]`` times nothing.
         save_maps: Write a heat map of each image that ``test`` or ``predict`` reads, where the head makes one.
+        target_precision: Share of what is routed automatically that must reach its queue, in recipes that route. After
+            the fit: one of those that have a threshold (the fit's, 0.9, 0.95 and 0.99).
+        min_margin: Smallest difference of the two largest probabilities with which is routed.
+        misroute_costs: What a record costs in a wrong queue, true queue -> queue it is routed to -> cost, and ``ask``,
+            the cost of asking a person; ``*`` stands for all queues that are not named. Or a YAML file of them. Then
+            costs decide, not ``target_precision``.
+        out_of_scope_score: How foreign records are told; ``auto`` takes the best on the calibration data.
 
     Raises:
         ValueError: If a number is out of range: better before the fit than after it.
@@ -62,6 +69,10 @@ class EvaluationOptions:
     slices: Literal["all"] | list[str] = "all"
     latency_batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
     save_maps: bool = False
+    target_precision: float = 0.95
+    min_margin: float = 0.0
+    misroute_costs: dict[str, Any] | str | None = None
+    out_of_scope_score: Literal["auto", "max_logit", "energy", "knn"] = "auto"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_false_reject_rate <= 1.0:
@@ -74,4 +85,19 @@ class EvaluationOptions:
         if min(self.latency_batch_sizes, default=1) < 1:
             raise ValueError(
                 f"Expected `latency_batch_sizes` of at least 1, got {self.latency_batch_sizes}. [] times nothing."
+            )
+        self._check_routing()
+
+    def _check_routing(self) -> None:
+        if not 0.0 < self.target_precision < 1.0:
+            raise ValueError(
+                f"Expected `target_precision` in (0, 1), got {self.target_precision}. 0.95 lets one routed record in "
+                "twenty go astray."
+            )
+        if not 0.0 <= self.min_margin < 1.0:
+            raise ValueError(f"Expected `min_margin` in [0, 1), got {self.min_margin}. 0 asks for none.")
+        if self.out_of_scope_score == "knn" and self.nearest_examples == 0:
+            raise ValueError(
+                "`out_of_scope_score: knn` measures the distance to training examples, and `nearest_examples: 0` keeps "
+                "none. Keep some, or choose another score."
             )

@@ -18,7 +18,7 @@ from lightning_transfer.data.texts import read_tickets
 from lightning_transfer.data.texts_ids import open_tokenizer, token_rows
 from lightning_transfer.data.texts_tokens import TextPreprocessing
 from lightning_transfer.errors import listing
-from lightning_transfer.evaluation import Predictor
+from lightning_transfer.evaluation import Predictor, decide
 from lightning_transfer.export import predict_onnx_text
 from lightning_transfer.export.predict_onnx import BATCH, judge
 from lightning_transfer.export.text_decisions import KNN, decided
@@ -34,7 +34,6 @@ ONE, SORTED, MIXED = "one by one", f"{BATCH} of like length", f"{BATCH} short an
 
 _SCRIPT = Path(predict_onnx_text.__file__)
 _ONNX, _INT8 = "model.onnx", "int8"
-_ROUTING = "routing"
 _COLUMNS = ("body_column", "subject_column", "id_column")
 _TIMED = 64
 
@@ -47,7 +46,7 @@ class TextForm(Form):
     def __init__(self, cli: TransferCLI, predictor: Predictor) -> None:
         super().__init__(cli, predictor)
         module = predictor.module
-        routing = cli.source.payload.get(_ROUTING)
+        routing = None if cli.routing is None else cli.routing.to_dict()
         self.facts = forms.exported_facts(module.card, predictor.schema, cli.calibration, routing)
         columns = getattr(cli.datamodule, "columns", {})
         self.facts["columns"] = {name: columns[name] for name in _COLUMNS if columns.get(name) is not None}
@@ -159,16 +158,13 @@ class TextForm(Form):
         Raises:
             ParityError: If one differs.
         """
-        if self.facts["routing"] is None or not (place / _ONNX).is_file():
+        policy = self.cli.routing
+        if policy is None or not (place / _ONNX).is_file():
             return
-        from lightning_transfer.evaluation.routing_decide import decide
-        from lightning_transfer.evaluation.routing_policy import RoutingPolicy
-
         ids = [record.id for record in records]
         logits, features = self.predictor.outputs(records)
-        policy, schema = RoutingPolicy.from_dict(self.facts["routing"]), self.predictor.schema
-        temperature = float(self.facts["temperature"])
-        expected = decide(logits, features, ids, schema, temperature, policy, self.predictor.examples)
+        temperature = self.cli.calibration.temperature
+        expected = decide(logits, features, ids, self.predictor.schema, temperature, policy, self.predictor.examples)
         model = predict_onnx_text.Model(place / _ONNX, self.threads)
         outputs = model.outputs([self._ids(record) for record in records])
         wrong = []

@@ -23,6 +23,8 @@ class Recipe:
         data: The LightningDataModule, as ``package.module:Class``.
         description: One sentence for the help text.
         heads: Further LightningModules by the name that ``model.head`` chooses them with; ``linear`` is ``module``.
+        routes: Whether each record is sent to one of the classes, or to a person: a fit then has a routing policy, and
+            predictions are ``predictions.jsonl``.
 
     Example:
         >>> recipe = Recipe("toy", "json", module="json.decoder:JSONDecoder", data="json.encoder:JSONEncoder")
@@ -38,6 +40,7 @@ class Recipe:
     data: str
     description: str = ""
     heads: Mapping[str, str] = field(default_factory=dict)
+    routes: bool = False
 
     @property
     def command(self) -> str:

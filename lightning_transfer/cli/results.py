@@ -14,10 +14,12 @@ from lightning_transfer.cli.evaluated import evaluate
 from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
 from lightning_transfer.cli.normal_only import write_maps
 from lightning_transfer.cli.report import report_of_fit, report_of_test
+from lightning_transfer.cli.routing import fit_policy, route_predictions, route_test
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.evaluation import (
     EXAMPLES_KEY,
+    ROUTING_KEY,
     ClassificationResult,
     Outputs,
     TrainingExamples,
@@ -26,6 +28,8 @@ from lightning_transfer.evaluation import (
     format_calibration,
     format_latency,
     format_overview,
+    format_policy,
+    format_routing,
     format_slices,
     format_table,
     predictions,
@@ -67,12 +71,14 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
         return
     checkpoint = {key: value for key, value in read_checkpoint(best).items() if key not in _TRAINING_STATE}
     module.load_state_dict(checkpoint["state_dict"])
-    _calibrate(cli)
+    split = _calibrate(cli)
     examples = _examples(cli)
+    policy = fit_policy(cli, split, examples)
     checkpoint[CHECKPOINT_KEY] = {
         **checkpoint[CHECKPOINT_KEY],
         "calibration": module.calibration.to_dict(),
         EXAMPLES_KEY: None if examples is None else examples.to_dict(),
+        ROUTING_KEY: None if policy is None else policy.to_dict(),
     }
     with atomic(cli.output / "model.ckpt") as part:
         torch.save(checkpoint, part)
@@ -84,6 +90,8 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
     for line in source_lines(facts):
         print(line)
     print(format_calibration(module.calibration))
+    if policy is not None:
+        print(format_policy(policy))
     if examples is not None:
         print(f"Nearest training examples: from {examples.rule}")
     report_of_fit(cli)
@@ -111,13 +119,16 @@ def finish_test(cli: TransferCLI) -> None:
     kept, found = _predicted(cli, records, outputs)
     skipped = data.list_skipped("fit") if len(outputs) == len(records) else ()
     _write(cli, "predictions.csv", kept, found, skipped)
+    routing = route_test(cli, outputs, records, skipped)
     rows = plain_rows(cli, outputs)
     interrupted = add_scratch(cli, outputs, rows)
-    result = evaluate(cli, outputs, records, rows)
+    result = evaluate(cli, outputs, records, rows, routing)
     result.write_json(cli.output / "metrics.json")
     write_json(cli.output / "evaluation.json", result.to_dict())
     log_scores(cli.trainer.loggers, result.flat(), "test")
     print(format_table(result))
+    if routing is not None:
+        print(f"\n{format_routing(routing)}")
     for text in filter(None, (format_slices(result.slices), format_latency(result.latency))):
         print(f"\n{text}")
     for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
@@ -130,10 +141,15 @@ def finish_test(cli: TransferCLI) -> None:
 
 
 def finish_predict(cli: TransferCLI, batches: Sequence[Any]) -> None:
-    """Write the predictions, a row for each input, unreadable ones with the reason."""
+    """Write the predictions, or the routing decisions, a row for each input, unreadable ones with the reason."""
     if not cli.trainer.is_global_zero:
         return
     data = cli.datamodule
+    if cli.routing is not None:
+        path = route_predictions(cli, cli.routing, batches)
+        print(format_policy(cli.routing))
+        print(f"Predictions: {path}")
+        return
     outputs = Outputs.from_batches(batches, cli.model.schema)
     kept, found = _predicted(cli, data.records_for("predict"), outputs)
     path = _write(cli, "predictions.csv", kept, found, data.list_skipped("predict"))
@@ -197,13 +213,13 @@ def _interpolated_checkpoint(cli: TransferCLI) -> Path | None:
     return Path(paths[0]) if paths else None
 
 
-def _calibrate(cli: TransferCLI) -> None:
-    """Fit temperature and threshold on the calibration split, or on validation where that is empty."""
+def _calibrate(cli: TransferCLI) -> tuple[list[Record], Outputs] | None:
+    """Fit temperature and threshold on the calibration split, or on validation where that is empty; return that."""
     data, module = cli.datamodule, cli.model
     if not any(data.records_for(split) for split in ("calibration", "val")):
         rank_zero_warn("There is no calibration and no validation split: temperature and threshold are not fitted.")
-        return
-    records = data.records_for("calibration")
+        return None
+    records: list[Record] = data.records_for("calibration")
     if not records:
         records = data.records_for("val")
         rank_zero_warn(
@@ -217,6 +233,7 @@ def _calibrate(cli: TransferCLI) -> None:
         groups=[records[place].group for place in outputs.index.tolist()],
         max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
     )
+    return records, outputs
 
 
 def _examples(cli: TransferCLI) -> TrainingExamples | None:

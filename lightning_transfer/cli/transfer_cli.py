@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentError
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from jsonargparse import Namespace
@@ -36,6 +36,9 @@ from lightning_transfer.cli.verbs import VERBS
 from lightning_transfer.data import BaseDataModule
 from lightning_transfer.types import Calibration, Schema
 
+if TYPE_CHECKING:
+    from lightning_transfer.evaluation import RoutingPolicy
+
 __all__ = ["TransferCLI"]
 
 # A distributed sampler repeats records to fill its last batch: predictions would hold them twice.
@@ -59,6 +62,7 @@ class TransferCLI(LightningCLI):
         folder: The run folder. ``output`` within it belongs to this verb; for ``fit`` they are the same.
         run_callback: Writes the folder's files; holds the plan.
         calibration: The checkpoint's; for ``test``, ``predict`` and ``export`` at the false-reject rate asked for.
+        routing: The checkpoint's policy for ``test`` and ``predict``, at the precision asked for; None without one.
         resolved: The whole config as the user means it, before a checkpoint replaces the pretrained weights.
     """
 
@@ -69,6 +73,7 @@ class TransferCLI(LightningCLI):
         self.folder = Path()
         self.output = Path()
         self.calibration = Calibration()
+        self.routing: RoutingPolicy | None = None
         self.resolved: Namespace
         # The options below `model` are those of one class, so it is chosen before they are parsed.
         self.head = find_head(recipe, source.configs, arguments.rest)
@@ -132,6 +137,10 @@ class TransferCLI(LightningCLI):
         if self.arguments.verb != "fit" and self.source.run is not None:
             continue_runs(self.config["trainer"].logger, self.source.run)
         self.calibration = self._find_calibration()
+        if self.recipe.routes:
+            from lightning_transfer.cli.routing import find_policy
+
+            self.routing = find_policy(self)
         if self.config["model"].pop("head", self.head) != self.head:
             raise UsageError("Write the head as `--model.head NAME`, or below `model:` in a config of its own level.")
         card = self.source.payload.get("card")
@@ -218,6 +227,10 @@ class TransferCLI(LightningCLI):
         callbacks.insert(0, self.run_callback)
         if self.arguments.verb == "fit":
             callbacks.append(CostCallback())
+        if self.recipe.routes and self.arguments.verb in ("fit", "plan"):
+            from lightning_transfer.cli.routing import CostsCallback
+
+            callbacks.insert(1, CostsCallback(self.config_init["evaluation"].misroute_costs))
         if self.arguments.verb == "fit" and not any(isinstance(item, ExactResume) for item in callbacks):
             # Last: other callbacks may draw random numbers when training starts.
             callbacks.append(ExactResume())

@@ -32,6 +32,13 @@ from lightning_transfer.evaluation.probe import ProbeScore, probe_features
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.recommend import DataFacts, Recommendation, format_recommendation, recommend
 from lightning_transfer.evaluation.results import ClassificationResult
+from lightning_transfer.evaluation.routing_costs import check_costs
+from lightning_transfer.evaluation.routing_decide import RoutingDecision, decide
+from lightning_transfer.evaluation.routing_file import write_decisions
+from lightning_transfer.evaluation.routing_fit import fit_routing
+from lightning_transfer.evaluation.routing_metrics import RoutingResult, measure_routing
+from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
+from lightning_transfer.evaluation.routing_terminal import format_decisions, format_policy, format_routing
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
@@ -40,6 +47,7 @@ from lightning_transfer.evaluation.terminal import format_calibration, format_la
 
 __all__ = [
     "EXAMPLES_KEY",
+    "ROUTING_KEY",
     "Baseline",
     "BaselineOutputs",
     "ClassificationResult",
@@ -54,6 +62,9 @@ __all__ = [
     "ProbeScore",
     "Recommendation",
     "Reliability",
+    "RoutingDecision",
+    "RoutingPolicy",
+    "RoutingResult",
     "RunComparison",
     "Scratch",
     "Slice",
@@ -61,22 +72,28 @@ __all__ = [
     "Suspect",
     "SuspectGroup",
     "TrainingExamples",
+    "check_costs",
     "check_labels",
     "collect_features",
     "collect_outputs",
     "compare_runs",
+    "decide",
     "evaluate_classification",
     "evaluate_localisation",
     "evaluate_slices",
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
+    "fit_routing",
     "fit_scratch",
     "format_calibration",
     "format_comparison",
+    "format_decisions",
     "format_latency",
     "format_overview",
+    "format_policy",
     "format_recommendation",
+    "format_routing",
     "format_slices",
     "format_suspects",
     "format_table",
@@ -87,6 +104,7 @@ __all__ = [
     "majority_baseline",
     "measure_latency",
     "measure_reliability",
+    "measure_routing",
     "predictions",
     "probe_features",
     "progress",
@@ -96,5 +114,6 @@ __all__ = [
     "sample_examples",
     "threshold_curve",
     "write_confusion",
+    "write_decisions",
     "write_suspects",
 ]

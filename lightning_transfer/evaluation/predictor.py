@@ -14,6 +14,8 @@ from torch import Tensor
 from lightning_transfer.errors import CheckpointError, DataError, listing
 from lightning_transfer.evaluation.neighbours import TrainingExamples
 from lightning_transfer.evaluation.predictions import predictions
+from lightning_transfer.evaluation.routing_decide import UNREADABLE, RoutingDecision, decide
+from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
 from lightning_transfer.evaluation.text_items import NO_TEXT, cleaned_texts
 from lightning_transfer.evaluation.tiles import join_logits
 from lightning_transfer.types import BackboneCard, Batch, Calibration, Prediction, Record, Schema
@@ -38,6 +40,7 @@ class Predictor:
             texts a `TextPreprocessing`, which maps a cleaned text to a dict of tensors.
         path: The checkpoint.
         examples: Training examples to compare with; None where the checkpoint keeps none.
+        routing: When to route and when to ask; None where the recipe does not route.
     """
 
     module: TransferModule
@@ -46,6 +49,7 @@ class Predictor:
     preprocess: Callable[[Any], Any]
     path: Path
     examples: TrainingExamples | None = None
+    routing: RoutingPolicy | None = None
 
     def predict(self, items: Sequence[Any], batch_size: int = 32) -> list[Prediction]:
         """Return a prediction for each item, in order, with the nearest training example where there are any.
@@ -76,7 +80,35 @@ class Predictor:
         if texts is None:
             return found
         return [
-            row if text else Prediction(row.id, None, {}, None, "unreadable", NO_TEXT)
+            row if text else Prediction(row.id, None, {}, None, UNREADABLE, NO_TEXT)
+            for row, text in zip(found, texts, strict=True)
+        ]
+
+    def route(self, items: Sequence[Any], batch_size: int = 32) -> list[RoutingDecision]:
+        """Return for each item, in order, whether to route it and where to, or to ask, or that it is out of scope.
+
+        Args:
+            items: As `predict`.
+            batch_size: As `predict`.
+
+        Raises:
+            ValueError: If the checkpoint has no routing policy; the other errors are those of `predict`.
+        """
+        if self.routing is None:
+            raise ValueError(
+                f"`{self.path}` has no routing policy: its recipe does not route, or its task is not multi-class. Use "
+                "`predict`."
+            )
+        _check(items, batch_size)
+        texts = self._texts(items)
+        logits, features = self._run_all(items, texts, batch_size)
+        names = [_name(item, place, texts is not None) for place, item in enumerate(items)]
+        temperature = self.calibration.temperature
+        found = decide(logits, features, names, self.schema, temperature, self.routing, self.examples)
+        if texts is None:
+            return found
+        return [
+            row if text else RoutingDecision(row.id, UNREADABLE, None, (), None, None, None, None, NO_TEXT)
             for row, text in zip(found, texts, strict=True)
         ]
 
@@ -188,8 +220,10 @@ def load(
     preprocess = _preprocessing(module.schema, module.card, path)
     calibration = module.calibration if max_false_reject_rate is None else module.calibration.at(max_false_reject_rate)
     module.to(device).eval()
-    examples = TrainingExamples.from_payload(checkpoint[CHECKPOINT_KEY])
-    return Predictor(module, module.schema, calibration, preprocess, path, examples)
+    payload = checkpoint[CHECKPOINT_KEY]
+    examples = TrainingExamples.from_payload(payload)
+    routing = None if payload.get(ROUTING_KEY) is None else RoutingPolicy.from_dict(payload[ROUTING_KEY])
+    return Predictor(module, module.schema, calibration, preprocess, path, examples, routing)
 
 
 def _checkpoint_path(path: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability
 from lightning_transfer.evaluation.latency import Latency
+from lightning_transfer.evaluation.routing_metrics import RoutingResult
 from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
@@ -43,6 +44,7 @@ class ClassificationResult:
         curve: What every threshold does to these records.
         latency: What prediction costs; None where it was not measured.
         seconds: What each part of the evaluation took.
+        routing: What the routing policy did; None where the recipe does not route.
     """
 
     task: Task
@@ -65,6 +67,7 @@ class ClassificationResult:
     curve: tuple[CurvePoint, ...] = ()
     latency: Latency | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    routing: RoutingResult | None = None
 
     @property
     def headline(self) -> str:
@@ -146,6 +149,7 @@ class ClassificationResult:
             "curve": [asdict(point) for point in self.curve],
             "latency": None if self.latency is None else self.latency.to_dict(),
             "seconds": dict(self.seconds),
+            "routing": None if self.routing is None else self.routing.to_dict(),
         }
 
     def write_json(self, path: str | Path) -> Path:

@@ -101,6 +101,21 @@ class Outputs:
         target = None if self.target is None else self.target[chosen]
         return Outputs(self.logits[chosen], self.features[chosen], target, self.index[chosen])
 
+    def followed_by(self, other: Outputs) -> Outputs:
+        """Return these records and those of another list behind them, whose positions count on; without labels.
+
+        Example:
+            >>> one = Outputs(torch.zeros(2, 3), torch.zeros(2, 1), None, torch.arange(2))
+            >>> one.followed_by(one).index.tolist()
+            [0, 1, 2, 3]
+        """
+        return Outputs(
+            torch.cat([self.logits, other.logits]),
+            torch.cat([self.features, other.features]),
+            None,
+            torch.cat([self.index, other.index + int(self.index.max()) + 1]),
+        )
+
     def with_logits(self, logits: Tensor) -> Outputs:
         """Return the same records as another model sees them."""
         if len(logits) != len(self):

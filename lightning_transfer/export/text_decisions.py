@@ -31,8 +31,8 @@ class Examples:
         >>> examples = Examples(np.eye(2), ["a", "b"], ["billing", "delivery"])
         >>> examples.nearest(np.array([3.0, 4.0]))
         {'id': 'b', 'queue': 'delivery', 'distance': 0.2}
-        >>> round(examples.distance(np.array([3.0, 4.0]), 2), 6)
-        0.4
+        >>> round(examples.distance(np.array([3.0, 4.0])), 6)
+        0.2
     """
 
     def __init__(self, features: Array, ids: list[str], labels: list[str]) -> None:
@@ -49,13 +49,10 @@ class Examples:
         place = int(found.argmin())
         return {"id": self.ids[place], "queue": self.labels[place], "distance": round(float(found[place]), 4)}
 
-    def distance(self, features: Array, neighbours: int) -> float:
-        """Return one minus the cosine to that nearest text, in ``[0, 2]``; NaN for features without a direction."""
+    def distance(self, features: Array) -> float:
+        """Return one minus the cosine to the nearest text, in ``[0, 2]``; NaN for features without a direction."""
         found = self._distances(features)
-        if found is None:
-            return float("nan")
-        place = min(neighbours, len(found)) - 1
-        return float(np.partition(found, place)[place])
+        return float("nan") if found is None else float(found.min())
 
     def _distances(self, features: Array) -> Array | None:
         wide = np.asarray(features, dtype=np.float64)
@@ -146,7 +143,7 @@ def _out_of_scope(policy: Mapping[str, Any], logits: Array, features: Array, exa
     if kind == "energy":
         return float(-np.logaddexp.reduce(values))
     if kind == KNN and examples is not None:
-        return examples.distance(features, int(policy.get("neighbours", 1)))
+        return examples.distance(features)
     return None
 
 

@@ -14,4 +14,5 @@ RECIPE = Recipe(
         "zero_shot": "lightning_transfer.modules:ZeroShotModule",
     },
     description="Ticket routing: adapt a pretrained text encoder to your queues, and know when not to route.",
+    routes=True,
 )

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from lightning_transfer.cli.export_texts import MIXED, ONE, SORTED, TextForm, _batches
-from lightning_transfer.evaluation import EXAMPLES_KEY, TrainingExamples, load
+from lightning_transfer.evaluation import EXAMPLES_KEY, RoutingPolicy, TrainingExamples, load
 from lightning_transfer.export import ParityError
 from lightning_transfer.types import Record
 from tests.unit.export.text_toys import TEXTS, backbone_folder, router, save
 
 RECORDS = [Record(f"T-{place}", text) for place, text in enumerate([*TEXTS, *TEXTS[::-1]] * 3)]
-POLICY = {"target_precision": 0.95, "threshold": 0.6, "out_of_scope_score": "knn", "out_of_scope_threshold": 0.1}
+POLICY = RoutingPolicy(0.95, 0.6, out_of_scope_score="knn", out_of_scope_threshold=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def form(run):
         predictor = load(run)
         cli = SimpleNamespace(
             calibration=predictor.calibration,
-            source=SimpleNamespace(payload={"routing": routing}),
+            routing=routing,
             datamodule=SimpleNamespace(columns=columns or {}),
         )
         return TextForm(cli, predictor)

@@ -2,8 +2,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from lightning_transfer.evaluation import RoutingPolicy, TrainingExamples, decide
 from lightning_transfer.export.text_decisions import Examples, decided, unreadable
+from lightning_transfer.types import Schema
 
 FACTS = {
     "task": "multiclass", "classes": ["a", "b", "c"], "negative_class": None, "threshold": None, "temperature": 2.0,
@@ -11,7 +14,7 @@ FACTS = {
 }  # fmt: skip
 POLICY = {
     "target_precision": 0.95, "threshold": 0.6, "min_margin": 0.0, "out_of_scope_score": "max_logit",
-    "out_of_scope_threshold": None, "neighbours": 1, "costs": {},
+    "out_of_scope_threshold": None, "costs": {},
 }  # fmt: skip
 KEYS = {
     "id", "queues", "decision", "queue", "confidence", "margin", "out_of_scope_score", "nearest", "label", "reason"
@@ -75,8 +78,6 @@ def test_the_distance_needs_training_texts():
     assert (near["decision"], near["out_of_scope_score"]) == ("route", pytest.approx(0.0))
     assert near["nearest"] == {"id": "x", "queue": "a", "distance": 0.0}
     assert (far["decision"], far["out_of_scope_score"]) == ("out of scope", pytest.approx(0.4))
-    second = line([0.7, 0.2, 0.1], examples=examples, features=(0.0, 1.0), neighbours=2, **policy)
-    assert second["out_of_scope_score"] == pytest.approx(0.2)
     without = line([0.7, 0.2, 0.1], **policy)
     assert without["decision"] == "ask"
     assert "the score `knn` needs features of training texts" in without["reason"]
@@ -118,3 +119,43 @@ def test_rows_without_finite_logits_and_unreadable_ones_keep_their_line():
     made = decided("T", np.array([np.nan, 1.0, 0.0]), np.ones(2), {**FACTS, "routing": POLICY}, None, 3)
     assert (made["decision"], made["reason"], made["queues"]) == ("ask", "the logits are not finite", [])
     assert set(unreadable("x", "why")) == set(made) == KEYS
+
+
+@pytest.mark.parametrize("score", ["max_logit", "energy", "knn"])
+@pytest.mark.parametrize("limit", [None, 0.5])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threshold": 0.6},
+        {"threshold": None},
+        {"threshold": 0.4, "min_margin": 0.2},
+        {"threshold": 0.6, "costs": {"ask": 1.0, "*": {"*": 2.5}, "c": {"*": 9.0, "a": 4.0}}},
+        {"threshold": 0.6, "min_margin": 0.3, "costs": {"ask": 1.0, "*": {"*": 2.5}}},
+    ],
+    ids=str,
+)
+def test_every_line_is_the_packages(score, limit, changes):
+    """Decision, queue, numbers and words: two pieces of code that share only the matrix of costs."""
+    generator = torch.Generator().manual_seed(0)
+    logits, features = torch.randn(200, 3, generator=generator) * 2, torch.randn(200, 4, generator=generator)
+    known = torch.randn(20, 4, generator=generator)
+    known = (known / known.norm(dim=1, keepdim=True)).half()
+    scores = {"max_logit": -logits.amax(dim=1), "energy": -logits.logsumexp(dim=1), "knn": torch.rand(200)}
+    cut = None if limit is None else limit if score == "knn" else float(scores[score].median())
+    policy = RoutingPolicy(0.95, **changes, out_of_scope_score=score, out_of_scope_threshold=cut)
+    names = tuple(f"T-{place}" for place in range(20))
+    examples = TrainingExamples(known, names, ("a",) * 20)
+    schema = Schema("multiclass", ("a", "b", "c"))
+    expected = decide(logits, features, [str(place) for place in range(200)], schema, 2.0, policy, examples)
+    facts = {**FACTS, "routing": policy.to_dict()}
+    beside = Examples(known.numpy(), list(names), ["a"] * 20)
+    for place, wanted in enumerate(expected):
+        found = decided(str(place), logits[place].numpy(), features[place].numpy(), facts, beside, 3)
+        plain = wanted.to_dict()
+        for key in ("confidence", "margin", "out_of_scope_score"):
+            assert found.pop(key) == pytest.approx(plain.pop(key), abs=1e-6)
+        assert found.pop("nearest")["id"] == plain.pop("nearest")["id"]
+        for mine, theirs in zip(found.pop("queues"), plain.pop("queues"), strict=True):
+            assert mine == {"queue": theirs["queue"], "probability": pytest.approx(theirs["probability"], abs=1e-5)}
+        assert found == plain
+    assert len({row.decision for row in expected}) >= (1 if changes["threshold"] is None else 2)
