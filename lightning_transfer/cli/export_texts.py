@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MIXED", "ONE", "SORTED", "TextForm"]
 
-ONE, SORTED, MIXED = "one by one", f"{BATCH} of like length", f"{BATCH} short and long ones"
+ONE, SORTED, MIXED = "one by one", f"{BATCH} of like length", f"up to {BATCH} of all lengths"
 """How texts are put into batches for the comparison: what pads a text must not change what is said of it."""
 
 _SCRIPT = Path(predict_onnx_text.__file__)
