@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_transfer.cli.baselines import shows_bar
@@ -103,7 +104,9 @@ def _latency(cli: TransferCLI, outputs: Outputs) -> Latency | None:
     precision: Any = cli.trainer.precision_plugin
     checkpoint = cli.source.checkpoint
     try:
-        few = outputs.index[: max(sizes)].tolist()
+        # One batch, spread over the whole split: texts lie in the order of their lengths.
+        count = min(max(sizes), cli.datamodule.batch_size, len(outputs))
+        few = outputs.index[torch.linspace(0, len(outputs) - 1, count).round().long()].tolist()
         batch = next(iter(cli.datamodule.ordered_dataloader("test", only=few)))
         latency = measure_latency(
             cli.model,

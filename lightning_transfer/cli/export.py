@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,18 @@ import torch
 from lightning_transfer import export as forms
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.errors import UsageError
+from lightning_transfer.cli.export_forms import ExportedFile, Form
+from lightning_transfer.cli.export_images import ImageForm
 from lightning_transfer.cli.export_int8 import Int8Loss, measure_loss
 from lightning_transfer.cli.export_options import ExportOptions
-from lightning_transfer.cli.export_samples import Samples, samples_from_data, samples_from_folder
+from lightning_transfer.cli.export_samples import Samples, samples_from_data
+from lightning_transfer.cli.export_texts import TextForm
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.cli.run_folder import environment
 from lightning_transfer.cli.trainer_verbs import start
 from lightning_transfer.evaluation import Predictor, load, predictions, progress
 from lightning_transfer.evaluation.terminal import align
-from lightning_transfer.export import predict_onnx
+from lightning_transfer.export.predict_onnx import BATCH
 from lightning_transfer.files import write_json
 from lightning_transfer.types import Record
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-_ONNX, _INT8, _PT2, _SCRIPT = "model.onnx", "model_int8.onnx", "model.pt2", "predict_onnx.py"
+_ONNX, _INT8, _PT2 = "model.onnx", "model_int8.onnx", "model.pt2"
 
 
 def export(recipe: Recipe, arguments: Arguments) -> int:
@@ -57,21 +59,6 @@ def _options(cli: TransferCLI) -> ExportOptions:
         raise UsageError(str(error)) from error
 
 
-@dataclass(frozen=True)
-class _File:
-    """One exported model, opened again as its user will open it.
-
-    Attributes:
-        label: Short name in the table of latencies.
-        facts: As read from the file.
-        run: Maps prepared images to logits.
-    """
-
-    label: str
-    facts: Mapping[str, Any]
-    run: Callable[[np.ndarray], np.ndarray]
-
-
 class _Export:
     """One export, step by step: write into a hidden folder, compare, measure, and only then put in place."""
 
@@ -79,12 +66,9 @@ class _Export:
         self.cli = cli
         self.options = options
         self.predictor: Predictor = load(cli.source.checkpoint or "")
-        module, schema = self.predictor.module, self.predictor.schema
-        self.facts = forms.exported_facts(module.card, schema, cli.calibration)
-        self.spec: Mapping[str, Any] = self.facts["preprocessing"]
-        self.threads = torch.get_num_threads()
+        kind = self.predictor.schema.preprocessing.get("kind")
+        self.form: Form = (TextForm if kind == "text" else ImageForm)(cli, self.predictor)
         self.show = cli.trainer.progress_bar_callback is not None
-        self.input_difference = 0.0
 
     def write(self) -> None:
         """Do all of it."""
@@ -95,8 +79,9 @@ class _Export:
             place = Path(folder)
             files = self._write_models(place)
             parities = self._compare(files, reference, samples)
+            self.form.check(place, samples.records)
             loss = self._quantise(place, files, samples) if self.options.int8 else None
-            latency = self._latency(place, files, samples.records[0])
+            latency = self._latency(place, files, samples.records)
             for name, parity in parities.items():
                 print(_parity_line(name, place / name, parity))
             if loss is not None:
@@ -111,7 +96,7 @@ class _Export:
 
     def _samples(self) -> Samples:
         if self.options.samples is not None:
-            return samples_from_folder(self.options.samples, self.options.n_samples)
+            return self.form.samples(self.options.samples, self.options.n_samples)
         found = samples_from_data(self.cli, self.predictor.module, self.options.n_samples)
         if self.options.int8 and not (found.training and found.test):
             missing = "test" if found.training else "training"
@@ -122,89 +107,77 @@ class _Export:
         """Return what the checkpoint says, with the preprocessing and the decisions of this package."""
         parts = []
         with progress("Checkpoint", len(records), self.show) as bar:
-            for begin in range(0, len(records), predict_onnx.BATCH):
-                chunk = records[begin : begin + predict_onnx.BATCH]
+            for begin in range(0, len(records), BATCH):
+                chunk = records[begin : begin + BATCH]
                 parts.append(self.predictor.outputs(chunk)[0])
                 bar.update(len(chunk))
         logits, ids = torch.cat(parts), tuple(record.id for record in records)
         found = predictions(logits, ids, self.predictor.schema, self.cli.calibration)
         return forms.Reference(ids, logits.numpy(), tuple(found))
 
-    def _write_models(self, place: Path) -> dict[str, _File]:
-        """Write the models that are asked for, and open them again."""
+    def _write_models(self, place: Path) -> dict[str, ExportedFile]:
+        """Write the models that are asked for, and open them again as their users will."""
         files = {}
-        size = (self.spec["channels"], *self.spec["size"])
-        program = forms.trace(forms.exported_network(self.predictor.module), size)
+        program = self.form.trace()
         if self.options.format in ("onnx", "both"):
-            forms.write_onnx(program, place / _ONNX, self.facts)
-            model = predict_onnx.Model(place / _ONNX, self.threads)
-            files[_ONNX] = _File("onnx", model.facts, model.run)
-            shutil.copyfile(Path(predict_onnx.__file__), place / _SCRIPT)
+            forms.write_onnx(program, place / _ONNX, self.form.facts)
+            self.form.write_script(place)
+            files[_ONNX] = self.form.open_onnx(place / _ONNX, "onnx")
         if self.options.format in ("pt2", "both"):
-            forms.write_program(program, place / _PT2, self.facts)
+            forms.write_program(program, place / _PT2, self.form.facts)
             network, facts = forms.read_program(place / _PT2)
-            files[_PT2] = _File("pt2", facts, _torch_run(network))
+            files[_PT2] = ExportedFile("pt2", facts, self.form.torch_run(network))
         return files
 
     def _compare(
-        self, files: Mapping[str, _File], reference: forms.Reference, samples: Samples
+        self, files: Mapping[str, ExportedFile], reference: forms.Reference, samples: Samples
     ) -> dict[str, forms.Parity]:
         """Compare each model with the checkpoint, prepared by the script, and refuse what differs."""
+        facts = self.form.facts
         for name, file in files.items():
-            wrong = [key for key in self.facts if file.facts.get(key) != self.facts[key]]
+            wrong = [key for key in facts if file.facts.get(key) != facts[key]]
             if wrong:
                 raise forms.ParityError(
                     f"`{name}` does not say what the checkpoint says of `{wrong[0]}`, so it was not kept: "
-                    f"{file.facts.get(wrong[0])}, and not {self.facts[wrong[0]]}."
+                    f"{file.facts.get(wrong[0])}, and not {facts[wrong[0]]}."
                 )
-        with progress("Exported", len(samples.records), self.show) as bar:
-            rows = []
-            runs = {name: file.run for name, file in files.items()}
-            for row in forms.exported_logits(runs, self._prepared(samples.records), self.facts):
-                rows.append(row)
-                bar.update(1)
-        parities = {}
-        for name, file in files.items():
-            parities[name] = forms.compare(reference, np.stack([row[name] for row in rows]), file.facts)
-            forms.check_parity(name, parities[name])
-        return parities
+        found: dict[str, list[forms.Parity]] = {name: [] for name in files}
+        runs = {name: file.run for name, file in files.items()}
+        for way in self.form.ways:
+            with progress(f"Exported{way and ', '}{way}", len(samples.records), self.show) as bar:
+                rows = []
+                for row in self.form.logits(runs, samples.records, way):
+                    rows.append(row)
+                    bar.update(1)
+            for name, file in files.items():
+                parity = forms.compare(reference, np.stack([row[name] for row in rows]), file.facts)
+                forms.check_parity(name, parity)
+                found[name].append(parity)
+        return {name: forms.worst(parities) for name, parities in found.items()}
 
-    def _prepared(self, records: Sequence[Record]) -> Iterator[np.ndarray]:
-        """Yield each sample as the script prepares it, and note how far that is from what the checkpoint was shown."""
-        for record in records:
-            try:
-                images = predict_onnx.tensors(record.input, self.spec)
-            except predict_onnx.Unreadable as error:
-                raise forms.ParityError(
-                    f"`{_SCRIPT}` cannot read `{record.id}`, which the checkpoint reads: {error}. Nothing was kept."
-                ) from error
-            ours = self.predictor.preprocess(record.input).numpy().reshape(images.shape)
-            self.input_difference = max(self.input_difference, float(np.abs(images - ours).max()))
-            yield images
-
-    def _quantise(self, place: Path, files: dict[str, _File], samples: Samples) -> Int8Loss:
+    def _quantise(self, place: Path, files: dict[str, ExportedFile], samples: Samples) -> Int8Loss:
         """Write the 8-bit twin, and measure what it loses on the test split."""
-        batches = (predict_onnx.tensors(record.input, self.spec) for record in samples.training)
-        operations = forms.quantised_operations(self.predictor.module)
-        forms.quantise(place / _ONNX, place / _INT8, batches, self.facts, operations)
-        model = predict_onnx.Model(place / _INT8, self.threads)
-        files[_INT8] = _File("int8", model.facts, model.run)
+        self.form.quantise(place / _ONNX, place / _INT8, samples.training)
+        files[_INT8] = self.form.open_onnx(place / _INT8, "int8")
+        runs = {"float": files[_ONNX].run, "int8": files[_INT8].run}
         return measure_loss(
-            {"float": files[_ONNX].run, "int8": model.run},
-            samples.test, self.predictor.schema, self.cli.calibration, self.facts, show_progress=self.show,
+            self.form.logits(runs, samples.test), samples.test, self.predictor.schema, self.cli.calibration,
+            self.form.facts, show_progress=self.show,
         )  # fmt: skip
 
-    def _latency(self, place: Path, files: Mapping[str, _File], record: Record) -> list[dict[str, Any]]:
+    def _latency(
+        self, place: Path, files: Mapping[str, ExportedFile], records: Sequence[Record]
+    ) -> list[dict[str, Any]]:
         """Time the checkpoint's own module beside what was exported."""
-        runs = {"eager": _torch_run(self.predictor.module)}
+        runs = {"eager": self.form.torch_run(self.predictor.module)}
         for name, file in files.items():
             runs[file.label] = forms.timed_run(place / name) if name.endswith(".onnx") else file.run
-        return forms.measure_latency(runs, predict_onnx.tensors(record.input, self.spec))
+        return forms.measure_latency(runs, self.form.latency_inputs(records))
 
     def _report(
         self,
         place: Path,
-        files: Mapping[str, _File],
+        files: Mapping[str, ExportedFile],
         samples: Samples,
         parities: Mapping[str, forms.Parity],
         loss: Int8Loss | None,
@@ -216,7 +189,7 @@ class _Export:
             row = {"name": name, "size_mb": _size(place / name), "opset": None if name == _PT2 else forms.OPSET}
             row.update(parities[name].to_dict() if name in parities else (loss.to_dict() if loss is not None else {}))
             if name == _INT8:
-                row["quantisation"] = forms.METHOD
+                row["quantisation"] = file.facts["quantisation"]
             for key in ("p50_ms", "p95_ms"):
                 row[f"{key}_eager"] = latency[0][f"{key}_eager"]
                 row[f"{key}_{_kind(name)}"] = latency[0][f"{key}_{file.label}"]
@@ -224,22 +197,11 @@ class _Export:
         return {
             "files": rows,
             "samples": samples.rule,
-            "max_input_difference": self.input_difference,
+            **self.form.report(files, samples.records),
             "latency": {"device": "cpu", "threads": forms.THREADS, "rows": [dict(row) for row in latency]},
-            "facts": self.facts,
+            "facts": self.form.facts,
             "environment": environment(self.cli.arguments.command, "cpu"),
         }
-
-
-def _torch_run(network: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a network of tensors as one of arrays, in torch's fastest mode that changes nothing."""
-
-    def run(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            logits: np.ndarray = network(torch.from_numpy(images)).numpy()
-            return logits
-
-    return run
 
 
 def _kind(name: str) -> str:
@@ -267,4 +229,9 @@ def _latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     head = "Milliseconds for a batch on one CPU thread, median / 95th percentile, in turns"
-    return "\n".join([head, *(f"  {line}" for line in align(cells))])
+    faster = [
+        f"batch of {row['batch_size']}: " + ", ".join(f"{name} {row[f'speedup_{name}']:.1f}x" for name in names[1:])
+        for row in rows
+    ]
+    last = [f"  Median of {names[0]} over theirs: {'; '.join(faster)}"] if len(names) > 1 else []
+    return "\n".join([head, *(f"  {line}" for line in align(cells)), *last])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from lightning_transfer.evaluation import (
     evaluate_classification,
     progress,
 )
-from lightning_transfer.export import exported_logits, predict_onnx
+from lightning_transfer.export.predict_onnx import judge
 from lightning_transfer.types import Calibration, Record, Schema
 
 __all__ = ["Int8Loss", "measure_loss"]
@@ -74,7 +74,7 @@ class Int8Loss:
 
 
 def measure_loss(
-    runs: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    rows: Iterable[Mapping[str, np.ndarray]],
     records: Sequence[Record],
     schema: Schema,
     calibration: Calibration,
@@ -82,26 +82,25 @@ def measure_loss(
     *,
     show_progress: bool = False,
 ) -> Int8Loss:
-    """Run both models over the test split, and compare scores and decisions.
+    """Compare scores and decisions of both models on the test split.
 
     Temperature and threshold are the float model's for both: what is exported carries these.
 
     Args:
-        runs: ``float`` and ``int8``, each maps prepared images to logits.
+        rows: Logits ``(L,)`` of each record by ``float`` and ``int8``, read once.
         records: Of the test split, labelled.
         schema: Task and classes.
         calibration: Temperature and threshold.
         facts: Of the exported model.
         show_progress: Show bars.
     """
-    samples = (predict_onnx.tensors(record.input, facts["preprocessing"]) for record in records)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in runs}
+    found: dict[str, list[np.ndarray]] = {"float": [], "int8": []}
     with progress("8 bits", len(records), show_progress) as bar:
-        for row in exported_logits(runs, samples, facts):
-            for name in runs:
-                found[name].append(row[name])
+        for row in rows:
+            for name, values in row.items():
+                found[name].append(values)
             bar.update(1)
-    logits = {name: np.stack(rows) for name, rows in found.items()}
+    logits = {name: np.stack(values) for name, values in found.items()}
     labels = Outputs.from_labels(records, schema)
     result = evaluate_classification(
         labels.with_logits(torch.from_numpy(logits["float"])), records, schema, calibration,
@@ -109,5 +108,5 @@ def measure_loss(
         show_progress=show_progress,
     )  # fmt: skip
     pairs = zip(logits["float"], logits["int8"], strict=True)
-    same = sum(predict_onnx.judge(one, facts)[2] == predict_onnx.judge(other, facts)[2] for one, other in pairs)
+    same = sum(judge(one, facts)[2] == judge(other, facts)[2] for one, other in pairs)
     return Int8Loss(result, len(records), same, float(np.abs(logits["float"] - logits["int8"]).max()))

@@ -13,10 +13,10 @@ class ExportOptions:
     """What is written, and on what it is compared with the checkpoint.
 
     Attributes:
-        format: ``onnx`` (with ``predict_onnx.py``), ``pt2`` (a ``torch.export`` program), or ``both``.
+        format: ``onnx`` (with a script that predicts), ``pt2`` (a ``torch.export`` program), or ``both``.
         int8: Write a quantised ``model_int8.onnx`` as well, and measure on the test split what it loses.
         n_samples: Samples to compare on, spread evenly over the test split, or over ``--samples``.
-        samples: Folder of images to compare on, where the data of the run are not at hand.
+        samples: Folder of images, or table of texts, to compare on, where the data of the run are not at hand.
 
     Raises:
         ValueError: If options do not go together.
@@ -35,5 +35,6 @@ class ExportOptions:
         if self.int8 and self.samples is not None:
             raise ValueError(
                 f"`int8` needs the data of the run: training records set its ranges, and test records show what it "
-                f"loses. Leave out `--samples {self.samples}`, and give the data, such as `--data.root FOLDER`."
+                f"loses. Leave out `--samples {self.samples}`, and give the data, such as `--data.root FOLDER` "
+                "or `--data.file TABLE`."
             )

@@ -72,7 +72,8 @@ def samples_from_data(cli: TransferCLI, module: TransferModule, count: int) -> S
     except (DataError, FileNotFoundError) as error:
         raise DataError(
             f"{error}\nAn export is compared with its checkpoint on real samples, by default of the run's test split. "
-            "Correct `--data.root`, or give files to compare on: `--samples FOLDER`."
+            "Correct `--data.root` (of texts `--data.file`), or give something to compare on: `--samples FOLDER` (of "
+            "texts `--samples TABLE`)."
         ) from error
     split = next(name for name in _SPLITS if data.records_for(name))
     found = data.records_for(split)

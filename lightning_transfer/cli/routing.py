@@ -60,13 +60,17 @@ class CostsCallback(Callback):
 
 
 def find_policy(cli: TransferCLI) -> RoutingPolicy | None:
-    """Return the policy of the checkpoint, as the options of ``test`` or ``predict`` want it; None where it has none.
+    """Return the policy of the checkpoint, as the options of ``test``, ``predict`` or ``export`` want it; None where it has none.
 
     Raises:
         UsageError: If an option asks for what only a fit can give, or the costs are wrong.
     """
     payload = cli.source.payload
-    if not cli.recipe.routes or cli.arguments.verb not in ("test", "predict") or payload.get(ROUTING_KEY) is None:
+    if (
+        not cli.recipe.routes
+        or cli.arguments.verb not in ("test", "predict", "export")
+        or payload.get(ROUTING_KEY) is None
+    ):
         return None
     options = cli.config["evaluation"]
     policy = RoutingPolicy.from_dict(payload[ROUTING_KEY])

@@ -6,24 +6,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_transfer.data.texts_clean import TextCleaning
+from lightning_transfer.data.texts_ids import MAX_CHUNKS, LongTexts, open_tokenizer, token_rows
 from lightning_transfer.errors import DataError
 from lightning_transfer.types import BackboneCard
 
 __all__ = ["MAX_CHUNKS", "LongTexts", "TextPreprocessing"]
 
-LongTexts = Literal["head", "head_tail", "chunks"]
-
-MAX_CHUNKS = 8
-"""Of one text that the backbone sees, its beginning and its end: a log file of a megabyte must not fill the memory."""
-
-_HEAD_SHARE = 0.25
 # Where nothing states how much a network can read: what BERT can.
 _MANY_TOKENS = 512
 
@@ -157,15 +152,10 @@ class TextPreprocessing:
 
     def __call__(self, text: str) -> dict[str, Tensor]:
         """Return ``input_ids`` and ``attention_mask`` of one cleaned text, ``(L,)``, or ``(M, L)`` with ``chunks``."""
-        begin, body, end = self._encode(text)
-        room = self.max_length - len(begin) - len(end)
+        rows = token_rows(_tokenizer(self.tokenizer_json), text, self.max_length, self.long_texts)
         if self.long_texts == "chunks":
-            rows = [[*begin, *part, *end] for part in _chunks(body, room)]
             return self._tensors(rows)
-        if len(body) > room:
-            head = room if self.long_texts == "head" else int(room * _HEAD_SHARE)
-            body = body[:head] + body[len(body) - (room - head) :] if head < room else body[:head]
-        ids = torch.tensor([*begin, *body, *end])
+        ids = torch.tensor(rows[0])
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
@@ -190,16 +180,6 @@ class TextPreprocessing:
             for key, value in fill.items()
         }
         return {**rows, "chunk_of": torch.arange(len(inputs)).repeat_interleave(counts)}
-
-    def _encode(self, text: str) -> tuple[list[int], list[int], list[int]]:
-        """Return the special tokens before the text, its own, and those behind."""
-        found = _tokenizer(self.tokenizer_json).encode(text)
-        special = found.special_tokens_mask
-        first = next((place for place, is_special in enumerate(special) if not is_special), None)
-        if first is None:  # an empty text: the special tokens alone
-            return list(found.ids), [], []
-        last = len(special) - next(place for place, is_special in enumerate(reversed(special)) if not is_special)
-        return list(found.ids[:first]), list(found.ids[first:last]), list(found.ids[last:])
 
     def _tensors(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         parts = [torch.tensor(row) for row in rows]
@@ -239,13 +219,7 @@ def _pad_id(card: BackboneCard) -> int:
 @lru_cache(maxsize=4)
 def _tokenizer(text: str) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer
     """Return the tokenizer without its own padding and cutting; made once in each process."""
-    from tokenizers import Tokenizer
-
-    made = Tokenizer.from_str(text)
-    made.no_padding()
-    made.no_truncation()
-    made.encode_special_tokens = True
-    return made
+    return open_tokenizer(text)
 
 
 def _read(text: str, name: str) -> Any:  # noqa: ANN401 - as above
@@ -257,12 +231,3 @@ def _read(text: str, name: str) -> Any:  # noqa: ANN401 - as above
         raise DataError(
             f"The tokenizer of `{name}` cannot be read: {error}. Its `tokenizer.json` is damaged."
         ) from error
-
-
-def _chunks(body: list[int], room: int) -> list[list[int]]:
-    """Cut into parts of at most ``room`` tokens; of very long texts the first and the last are kept."""
-    parts = [body[start : start + room] for start in range(0, len(body), room)] or [[]]
-    if len(parts) > MAX_CHUNKS:
-        half = MAX_CHUNKS // 2
-        parts = [*parts[:half], *parts[-half:]]
-    return parts

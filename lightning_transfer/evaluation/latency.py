@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_transfer.metrics.cost import tensors_of
 
-__all__ = ["Latency", "LatencyRow", "live_bytes", "measure_latency"]
+__all__ = ["Latency", "LatencyRow", "batches", "live_bytes", "measure_latency"]
 
 _MB = 1e6
 # Fewer runs have no 95th percentile of their own: it would be the slowest one.
@@ -91,9 +91,12 @@ def measure_latency(
     until the time is over or after 100 passes, at least once. On CUDA each pass is waited for. Modes and device are put
     back.
 
+    The passes take the items in turn, so that the figures are those of short and of long texts alike, and each batch is
+    padded to its own longest text, not to that of the example.
+
     Args:
         module: Takes one argument.
-        example: A batch of real items; its first axis is repeated or cut to the batch sizes.
+        example: A batch of real items, of which the batches are made; it is repeated where they are larger.
         batch_sizes: Items in a pass, each timed on its own.
         device: Where to compute.
         max_seconds: For each batch size, warm-up included; a single pass may take longer.
@@ -117,9 +120,9 @@ def measure_latency(
         module.to(place)
         module.eval()
         with torch.inference_mode(), context():
-            batches = [(size, move_data_to_device(_resized(example, size), place)) for size in batch_sizes]
-            rows = tuple(_time(module, batch, size, place, max_seconds) for size, batch in batches)
-            peak, what = _peak_memory(module, *max(batches, key=lambda item: item[0]), place)
+            sets = {size: [move_data_to_device(item, place) for item in batches(example, size)] for size in batch_sizes}
+            rows = tuple(_time(module, sets[size], size, place, max_seconds) for size in batch_sizes)
+            peak, what = _peak_memory(module, max(batch_sizes), sets[max(batch_sizes)], place)
     finally:
         module.to(home)
         for part, training in modes.items():
@@ -136,8 +139,11 @@ def measure_latency(
     )
 
 
-def _time(module: nn.Module, batch: Any, size: int, device: torch.device, max_seconds: float) -> LatencyRow:  # noqa: ANN401
+def _time(module: nn.Module, found: Sequence[Any], size: int, device: torch.device, max_seconds: float) -> LatencyRow:
+    endless = cycle(found)
+
     def run() -> float:
+        batch = next(endless)
         start = time.perf_counter()
         module(batch)
         if device.type == "cuda":
@@ -154,7 +160,9 @@ def _time(module: nn.Module, batch: Any, size: int, device: torch.device, max_se
     return LatencyRow(size, float(np.median(seconds)) * 1e3, p95, size / float(np.mean(seconds)), len(seconds))
 
 
-def _peak_memory(module: nn.Module, size: int, batch: Any, device: torch.device) -> tuple[float, str]:  # noqa: ANN401
+def _peak_memory(module: nn.Module, size: int, found: Sequence[Any], device: torch.device) -> tuple[float, str]:
+    # The one of the longest texts.
+    batch = max(found, key=lambda item: sum(tensor.numel() for tensor in tensors_of(item)))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         module(batch)
@@ -217,11 +225,54 @@ def _is_gone(reference: StorageWeakRef) -> bool:
     return bool(reference.expired())  # type: ignore[no-untyped-call]
 
 
-def _resized(example: Any, size: int) -> Any:  # noqa: ANN401
-    """Return a batch of that size, its items taken in turn."""
+def batches(example: Any, size: int) -> list[Any]:  # noqa: ANN401 - as `measure_latency`
+    """Return batches of that size, in which every item of the example occurs at least once, in turn.
+
+    Texts (``attention_mask``) lose the padding that their batch does not need, keep their chunks (``chunk_of``), and
+    come in a shuffled order that is always the same: loaders sort them by length, and time may run out before all had a
+    turn.
+
+    Example:
+        >>> batches(torch.arange(3), 2)
+        [tensor([0, 1]), tensor([2, 0])]
+    """
+    count = _count(example)
+    order = list(range(count))
+    if isinstance(example, Mapping) and "attention_mask" in example:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    starts = range(0, count, size)
+    return [_take(example, [order[place % count] for place in range(start, start + size)]) for start in starts]
+
+
+def _count(example: Any) -> int:  # noqa: ANN401
+    """Return the number of items."""
     if isinstance(example, Mapping):
-        return {name: _resized(value, size) for name, value in example.items()}
+        if "chunk_of" in example:
+            return int(example["chunk_of"].max()) + 1
+        return min((_count(value) for value in example.values()), default=0)
     if not isinstance(example, Tensor) or example.ndim == 0 or len(example) == 0:
         found = f"a tensor of shape {tuple(example.shape)}" if isinstance(example, Tensor) else type(example).__name__
         raise ValueError(f"Expected an example with at least one item, got {found}.")
-    return example.repeat(math.ceil(size / len(example)), *([1] * (example.ndim - 1)))[:size].contiguous()
+    return len(example)
+
+
+def _take(example: Any, places: Sequence[int]) -> Any:  # noqa: ANN401
+    """Return a batch of some items."""
+    if not isinstance(example, Mapping):
+        return example[list(places)].contiguous()
+    rows, owners = list(places), None
+    if "chunk_of" in example:
+        found = [(example["chunk_of"] == place).nonzero()[:, 0] for place in places]
+        rows = torch.cat(found).tolist()
+        owners = torch.arange(len(found)).repeat_interleave(torch.tensor([len(item) for item in found]))
+    taken = {name: _take(value, rows) for name, value in example.items() if name != "chunk_of"}
+    mask = taken.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        # Padding may stand on either side.
+        used = mask.any(dim=0).nonzero()[:, 0]
+        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, mask.shape[1])
+        taken = {
+            name: value[:, first:last].contiguous() if value.shape[:2] == mask.shape else value
+            for name, value in taken.items()
+        }
+    return taken if owners is None else {**taken, "chunk_of": owners.to(example["chunk_of"].device)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_transfer.export.facts import exported_facts
-from lightning_transfer.export.int8 import METHOD, quantise
+from lightning_transfer.export.int8 import METHOD, TEXT_METHOD, quantise, quantise_texts
 from lightning_transfer.export.latency import THREADS, measure_latency, timed_run
 from lightning_transfer.export.network import exported_network, quantised_operations
 from lightning_transfer.export.packages import ExportError, check_packages
@@ -15,18 +15,23 @@ from lightning_transfer.export.parity import (
     check_parity,
     compare,
     exported_logits,
+    worst,
 )
-from lightning_transfer.export.program import OPSET, read_program, trace, write_onnx, write_program
+from lightning_transfer.export.parts import write_script
+from lightning_transfer.export.program import OPSET, read_program, trace, trace_texts, write_onnx, write_program
+from lightning_transfer.export.text_batches import by_length, padded
 
 __all__ = [
     "METHOD",
     "OPSET",
+    "TEXT_METHOD",
     "THREADS",
     "TOLERANCE",
     "ExportError",
     "Parity",
     "ParityError",
     "Reference",
+    "by_length",
     "check_packages",
     "check_parity",
     "compare",
@@ -34,11 +39,16 @@ __all__ = [
     "exported_logits",
     "exported_network",
     "measure_latency",
+    "padded",
     "quantise",
+    "quantise_texts",
     "quantised_operations",
     "read_program",
     "timed_run",
     "trace",
+    "trace_texts",
+    "worst",
     "write_onnx",
     "write_program",
+    "write_script",
 ]

@@ -13,16 +13,19 @@ from lightning_transfer.types import BackboneCard, Calibration, Schema
 __all__ = ["exported_facts", "to_properties"]
 
 
-def exported_facts(card: BackboneCard, schema: Schema, calibration: Calibration) -> dict[str, Any]:
+def exported_facts(
+    card: BackboneCard, schema: Schema, calibration: Calibration, routing: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return classes, decision, preprocessing and origin of a model, as plain values.
 
     Args:
         card: Of the backbone; name, licence and pretraining are taken.
         schema: Task, classes and preprocessing.
         calibration: Temperature, threshold, those for other false-reject rates, and those of labels.
+        routing: The routing policy of texts, as a checkpoint holds it; None has none.
 
     Raises:
-        ExportError: If the preprocessing is not of images.
+        ExportError: If the preprocessing is not of images or texts, or of texts that are read in chunks.
 
     Example:
         >>> schema = Schema("binary", ("good", "bad"), preprocessing={"kind": "image"})
@@ -33,8 +36,15 @@ def exported_facts(card: BackboneCard, schema: Schema, calibration: Calibration)
     from lightning_transfer import __version__
 
     kind = schema.preprocessing.get("kind")
-    if kind != "image":
-        raise ExportError(f"This version exports models of images, and the model's preprocessing is of kind `{kind}`.")
+    if kind not in ("image", "text"):
+        raise ExportError(
+            f"This version exports models of images and texts, and the model's preprocessing is of kind `{kind}`."
+        )
+    if schema.preprocessing.get("long_texts") == "chunks":
+        raise ExportError(
+            "This model averages the chunks of long texts (`long_texts: chunks`), which no exported graph does. Train "
+            "with `--data.long_texts head_tail`, which reads the beginning and the end of a text, and export that."
+        )
     plain, fitted = schema.to_dict(), calibration.to_dict()
     # Of two classes the first is the negative one, whether or not the data said so.
     negative = schema.classes[0] if schema.task == "binary" and schema.negative_class is None else schema.negative_class
@@ -49,6 +59,7 @@ def exported_facts(card: BackboneCard, schema: Schema, calibration: Calibration)
         "threshold_points": fitted["points"],
         "label_thresholds": fitted["label_thresholds"],
         "preprocessing": plain["preprocessing"],
+        **({} if kind == "image" else {"routing": None if routing is None else dict(routing)}),
         "backbone": {"name": card.name, "licence": card.licence, "pretraining": card.pretraining},
     }
 

@@ -1,4 +1,4 @@
-"""Time models beside each other: the same images, the same number of threads, in turns."""
+"""Time models beside each other: the same images or texts, the same number of threads, in turns."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ _RUNS, _LEAST_RUNS, _WARM_UP = 50, 10, 3
 _CLOCK = time.perf_counter
 
 
-def timed_run(path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Open an ONNX file on the CPU with one thread, to be timed."""
+def timed_run(path: Path) -> Callable[[Any], NDArray[Any]]:
+    """Open an ONNX file on the CPU with one thread, to be timed; it takes images, or the inputs by name."""
     onnxruntime = import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(images: NDArray[Any]) -> NDArray[Any]:
-        logits: NDArray[Any] = session.run([OUTPUT], {INPUT: images})[0]
+    def run(inputs: Any) -> NDArray[Any]:  # noqa: ANN401 - an array, or arrays by name
+        given = dict(inputs) if isinstance(inputs, Mapping) else {INPUT: inputs}
+        logits: NDArray[Any] = session.run([OUTPUT], given)[0]
         return logits
 
     return run
 
 
 def measure_latency(
-    runs: Mapping[str, Callable[[NDArray[Any]], object]],
-    images: NDArray[Any],
+    runs: Mapping[str, Callable[[Any], object]],
+    inputs: NDArray[Any] | Callable[[int], Sequence[Any]],
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     seconds: float = 10.0,
@@ -54,12 +55,14 @@ def measure_latency(
 
     Args:
         runs: Name -> model.
-        images: Prepared ``(N, C, H, W)``; repeated where a batch is larger.
-        batch_sizes: Images of a batch.
+        inputs: Images, prepared ``(N, C, H, W)``; repeated where a batch is larger. Or what returns the batches of a
+            size: texts differ in length, so many of them are timed, each turn of the models the next.
+        batch_sizes: Items of a batch.
         seconds: For each batch size.
 
     Returns:
-        Rows with ``batch_size``, ``runs``, and ``p50_ms_<name>`` and ``p95_ms_<name>``.
+        Rows with ``batch_size``, ``runs``, and ``p50_ms_<name>`` and ``p95_ms_<name>``; for all names but the first
+        ``speedup_<name>``, the median of the first over that of the name.
 
     Example:
         >>> rows = measure_latency({"eager": lambda images: images.sum()}, np.zeros((1, 3, 8, 8)), batch_sizes=[2])
@@ -69,27 +72,37 @@ def measure_latency(
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        return [_measure(runs, images, size, seconds) for size in batch_sizes]
+        return [
+            _measure(runs, inputs(size) if callable(inputs) else [_repeated(inputs, size)], size, seconds)
+            for size in batch_sizes
+        ]
     finally:
         torch.set_num_threads(threads)
 
 
+def _repeated(images: NDArray[Any], size: int) -> NDArray[Any]:
+    return np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
+
+
 def _measure(
-    runs: Mapping[str, Callable[[NDArray[Any]], object]], images: NDArray[Any], size: int, seconds: float
+    runs: Mapping[str, Callable[[Any], object]], batches: Sequence[Any], size: int, seconds: float
 ) -> dict[str, Any]:
-    batch = np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
-        for _ in range(_WARM_UP):
-            run(batch)
+        for turn in range(_WARM_UP):
+            run(batches[turn % len(batches)])
     begin, done = _CLOCK(), 0
     while done < _RUNS and (done < _LEAST_RUNS or _CLOCK() - begin < seconds):
         for name, run in runs.items():
             start = _CLOCK()
-            run(batch)
+            run(batches[done % len(batches)])
             taken[name].append(1e3 * (_CLOCK() - start))
         done += 1
     row: dict[str, Any] = {"batch_size": size, "runs": done}
     for name, times in taken.items():
         row[f"p50_ms_{name}"], row[f"p95_ms_{name}"] = (float(np.percentile(times, q)) for q in (50, 95))
+    first, *others = runs
+    for name in others:
+        slower, faster = row[f"p50_ms_{first}"], row[f"p50_ms_{name}"]
+        row[f"speedup_{name}"] = slower / faster if faster else float("inf")
     return row

@@ -6,6 +6,7 @@ import copy
 
 from torch import Tensor, nn
 
+from lightning_transfer.backbones.lora import merged
 from lightning_transfer.backbones.feature_maps import read_maps
 from lightning_transfer.export.packages import ExportError
 from lightning_transfer.modules import NormalOnlyModule, TransferModule
@@ -18,7 +19,9 @@ __all__ = ["exported_network", "quantised_operations"]
 def exported_network(module: TransferModule) -> nn.Module:
     """Return a network of images ``(N, C, H, W)`` to logits ``(N, L)`` before temperature, in eval mode.
 
-    Backbone and head alone: no source head, losses or metrics of the module go along. The module is not changed.
+    Of texts it takes ``input_ids`` and ``attention_mask``, each ``(N, T)``, and returns logits and features ``(N, F)``:
+    pooling is inside. Backbone and head alone: no source head, losses or metrics of the module go along; low-rank
+    adapters are added to the weights. The module is not changed.
 
     Args:
         module: Restored from a checkpoint; of a `NormalOnlyModule` the memory of normal patches is the head.
@@ -46,6 +49,8 @@ def exported_network(module: TransferModule) -> nn.Module:
                 "The memory of normal patches is empty: the fit did not finish, so there is nothing to export."
             )
         network = _Patches(module.backbone, module.layers, module.bank)
+    elif module.card.modality == "text":
+        network = _TextClassifier(merged(module.backbone), module.head)
     else:
         network = _Classifier(module.backbone, module.head)
     # A copy: tracing needs its own modes and flags. On the CPU, in float32: what it is compared with.
@@ -69,6 +74,19 @@ class _Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone(images))
         return logits
+
+
+class _TextClassifier(nn.Module):
+    """Features come out too: the distance to training texts is measured on them."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        features: Tensor = self.backbone({"input_ids": input_ids, "attention_mask": attention_mask})
+        return self.head(features), features
 
 
 class _Patches(nn.Module):

@@ -14,6 +14,7 @@ from lightning_transfer.export.predict_onnx import BATCH, join_tiles, judge
 from lightning_transfer.types import Prediction
 
 __all__ = ["TOLERANCE", "Parity", "ParityError", "Reference", "check_parity", "compare", "exported_logits"]
+__all__ += ["worst"]
 
 Array = NDArray[Any]
 Run = Callable[[Array], Array]
@@ -143,6 +144,25 @@ def compare(reference: Reference, logits: Array, facts: Mapping[str, Any]) -> Pa
         max_difference=_largest(logits.astype(np.float64) - reference.logits.astype(np.float64)),
         largest_logit=_largest(reference.logits),
         max_probability_difference=apart,
+        changed=tuple(changed),
+    )
+
+
+def worst(parities: Sequence[Parity]) -> Parity:
+    """Return the largest differences of several comparisons of the same samples, such as in batches of several sizes.
+
+    Example:
+        >>> found = worst([Parity(3, 1e-6, 5.0, 1e-7, ()), Parity(3, 2e-6, 5.0, 1e-8, ("a",))])
+        >>> found.max_difference, found.changed
+        (2e-06, ('a',))
+    """
+    changed = dict.fromkeys(name for parity in parities for name in parity.changed)
+    return Parity(
+        n=parities[0].n,
+        # NaN must stay, and `max` forgets it.
+        max_difference=float(np.max([parity.max_difference for parity in parities])),
+        largest_logit=parities[0].largest_logit,
+        max_probability_difference=float(np.max([parity.max_probability_difference for parity in parities])),
         changed=tuple(changed),
     )
 

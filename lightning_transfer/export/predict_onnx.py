@@ -22,16 +22,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
-__all__ = ["Model", "Unreadable", "join_tiles", "judge", "main", "read_pixels", "tensors"]
+__all__ = ["Model", "Unreadable", "join_tiles", "judge", "main", "open_model", "read_pixels", "tensors"]
 
 PREFIX = "lightning_transfer."
 BATCH = 32
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, NotImplementedError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    struct.error, zlib.error,
 )  # fmt: skip
 
 
@@ -52,18 +51,7 @@ class Model:
     """
 
     def __init__(self, path: str | Path, threads: int = 0, max_false_reject_rate: float | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # On the CPU, in float32, as compared with the checkpoint.
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        stored = self.session.get_modelmeta().custom_metadata_map
-        self.facts: dict[str, Any] = {
-            key.removeprefix(PREFIX): json.loads(value) for key, value in stored.items() if key.startswith(PREFIX)
-        }
-        if "preprocessing" not in self.facts:
-            raise ValueError(f"`{path}` was not written by the verb `export`: it does not say how images are prepared.")
+        self.session, self.facts = open_model(path, threads)
         if max_false_reject_rate is not None:
             self.facts["threshold"] = _threshold_at(self.facts["threshold_points"], max_false_reject_rate)
         self._input = self.session.get_inputs()[0].name
@@ -93,6 +81,21 @@ class Model:
                 "reason": reason}  # fmt: skip
 
 
+def open_model(path: str | Path, threads: int = 0) -> tuple[Any, dict[str, Any]]:
+    """Return the session of an exported model, and what the export wrote into the file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # On the CPU, in float32, as compared with the checkpoint.
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    stored = session.get_modelmeta().custom_metadata_map
+    facts = {key.removeprefix(PREFIX): json.loads(value) for key, value in stored.items() if key.startswith(PREFIX)}
+    if "preprocessing" not in facts:
+        raise ValueError(f"`{path}` was not written by the verb `export`: it does not say how its inputs are prepared.")
+    return session, facts
+
+
 # From a file to the network's input, as lightning_transfer/data/image_files.py and images.py.
 
 
@@ -109,6 +112,8 @@ def tensors(path: str | Path, spec: Mapping[str, Any]) -> np.ndarray:
 
 def read_pixels(path: str | Path, max_megapixels: float) -> np.ndarray:
     """Decode a picture, upright, as ``(H, W, C)`` of uint8, uint16 or float32 in ``[0, 1]``."""
+    from PIL import Image, ImageOps
+
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, int(max_megapixels * 1e6)
     try:
         if Path(path).stat().st_size == 0:
@@ -123,13 +128,13 @@ def read_pixels(path: str | Path, max_megapixels: float) -> np.ndarray:
             return _decode(ImageOps.exif_transpose(image))
     except Unreadable:
         raise
-    except DECODE_ERRORS as error:
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
     finally:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _decode(image: Image.Image) -> np.ndarray:
+def _decode(image: Any) -> np.ndarray:  # noqa: ANN401 - PIL.Image.Image, imported on use
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None]
     if image.mode in ("I", "F"):
@@ -203,6 +208,8 @@ def _unit(pixels: np.ndarray) -> np.ndarray:
 
 
 def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    from PIL import Image
+
     resample = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return np.asarray(Image.fromarray(pixels).resize((width, height), resample))

@@ -15,10 +15,14 @@ from lightning_transfer.export.facts import to_properties
 from lightning_transfer.export.packages import ExportError, import_package
 from lightning_transfer.silence import silenced
 
-__all__ = ["FACTS_FILE", "INPUT", "OPSET", "OUTPUT", "read_program", "trace", "write_onnx", "write_program"]
+__all__ = ["FACTS_FILE", "INPUT", "OPSET", "OUTPUT", "TEXT_INPUTS", "TEXT_OUTPUTS", "read_program", "trace"]
+__all__ += ["trace_texts", "write_onnx", "write_program"]
 
 INPUT, OUTPUT = "images", "logits"
-"""Names in the ONNX graph."""
+"""Names in the ONNX graph of images."""
+
+TEXT_INPUTS, TEXT_OUTPUTS = ("input_ids", "attention_mask"), (OUTPUT, "features")
+"""Names in the ONNX graph of texts."""
 
 OPSET = 18
 """What torch's exporter writes without conversion; onnxruntime 1.14 and TensorRT 10 read it."""
@@ -26,7 +30,8 @@ OPSET = 18
 FACTS_FILE = "lightning_transfer.json"
 """Name of the facts inside a ``.pt2`` file."""
 
-_BATCH = "batch"
+_BATCH, _SEQUENCE = "batch", "sequence"
+_EXAMPLE_TOKENS = 16
 # They warn of what they cope with.
 _EXPORTERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 # Protocol buffers end at 2 GiB; what is larger gets a second file beside it.
@@ -50,9 +55,31 @@ def trace(network: nn.Module, size: tuple[int, int, int]) -> ExportedProgram:
     """
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, *size)
+    return _traced(network, (example,), ({0: Dim(_BATCH)},))
+
+
+def trace_texts(network: nn.Module, max_length: int) -> ExportedProgram:
+    """Return the network as a program for batches of any size, and texts of any length up to ``max_length``.
+
+    Args:
+        network: In eval mode, as `exported_network` returns it.
+        max_length: Tokens, special ones included.
+
+    Raises:
+        ExportError: If the network cannot be traced.
+    """
+    tokens = min(_EXAMPLE_TOKENS, max_length)
+    ids, mask = torch.zeros(2, tokens, dtype=torch.int64), torch.ones(2, tokens, dtype=torch.int64)
+    # One text is shorter, so that its padding is seen.
+    mask[1, tokens // 2 :] = 0
+    axes = {0: Dim(_BATCH), 1: Dim(_SEQUENCE, max=max_length)}
+    return _traced(network, (ids, mask), (axes, axes))
+
+
+def _traced(network: nn.Module, example: tuple[Tensor, ...], free: tuple[dict[int, Any], ...]) -> ExportedProgram:
     try:
         with torch.no_grad(), silenced(*_EXPORTERS):
-            program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim(_BATCH)},), strict=False)
+            program = torch.export.export(network, example, dynamic_shapes=free, strict=False)
     except Exception as error:  # torch raises many kinds
         raise ExportError(f"torch.export cannot trace the network: {_first_lines(error)}") from error
     for part in program.graph_module.modules():
@@ -85,7 +112,7 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -
     """Write ONNX in one file, from 2 GB on with the weights in ``path.data`` beside it.
 
     Args:
-        program: Of `trace`.
+        program: Of `trace` or `trace_texts`.
         path: To write to.
         facts: Of `exported_facts`; stored in ``metadata_props``.
 
@@ -94,11 +121,13 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -
     """
     onnx = import_package("onnx")
     import_package("onnxscript")
+    texts = len(program.graph_signature.user_inputs) == len(TEXT_INPUTS)
+    inputs, outputs = (TEXT_INPUTS, TEXT_OUTPUTS) if texts else ((INPUT,), (OUTPUT,))
     try:
         with torch.no_grad(), silenced(*_EXPORTERS):
             exported = torch.onnx.export(
                 program.run_decompositions({torch.ops.aten.adaptive_max_pool2d.default: _global_max}),
-                dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False,
+                dynamo=True, input_names=list(inputs), output_names=list(outputs), opset_version=OPSET, verbose=False,
             )  # fmt: skip
     except Exception as error:  # the exporter raises many kinds
         raise ExportError(f"torch.onnx.export cannot write the network: {_first_lines(error)}") from error
@@ -122,7 +151,7 @@ def _global_max(images: Tensor, size: list[int]) -> Any:  # noqa: ANN401 - a pai
 
 
 def _clean(model: Any) -> None:  # noqa: ANN401 - onnx_ir.Model
-    """Remove what the exporter notes of the source code, and give the free axis its name."""
+    """Remove what the exporter notes of the source code, and give the free axes their names."""
     for graph in model.graphs():
         graph.metadata_props.clear()
         graph.doc_string = None
@@ -136,6 +165,8 @@ def _clean(model: Any) -> None:  # noqa: ANN401 - onnx_ir.Model
             value.doc_string = None
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape[0] = _BATCH
+        if value.name in TEXT_INPUTS:
+            value.shape[1] = _SEQUENCE
     model.metadata_props.clear()
     model.doc_string = None
 

@@ -80,8 +80,9 @@ def test_the_lines_of_the_terminal(tmp_path: Path) -> None:
         "1e-04); 199 of 200 decisions are the checkpoint's"
     )
     row = {"batch_size": 32, "runs": 50}
-    row |= {"p50_ms_eager": 9.5, "p95_ms_eager": 12.0, "p50_ms_onnx": 3.0, "p95_ms_onnx": 4.25}
+    row |= {"p50_ms_eager": 9.5, "p95_ms_eager": 12.0, "p50_ms_onnx": 3.0, "p95_ms_onnx": 4.25, "speedup_onnx": 3.17}
     lines = _latency_table([row]).splitlines()
     assert "median / 95th percentile" in lines[0]
     assert lines[1].split() == ["batch", "size", "eager", "onnx"]
     assert lines[2].split() == ["32", "9.50", "/", "12.00", "3.00", "/", "4.25"]
+    assert lines[3] == "  Median of eager over theirs: batch of 32: onnx 3.2x"

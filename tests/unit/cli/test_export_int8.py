@@ -37,9 +37,15 @@ def coarse(images):
     return exact(images) + 1.5 * np.sin(37.0 * exact(images))
 
 
+def rows(records, first, second):
+    for record in records:
+        image = SPEC(record.input).numpy()[None]
+        yield {"float": first(image)[0], "int8": second(image)[0]}
+
+
 def test_the_loss_is_that_of_the_scores_by_sklearn(records):
     facts = exported_facts(BackboneCard("toy", "toy"), SCHEMA, CALIBRATION)
-    loss = measure_loss({"float": exact, "int8": coarse}, records, SCHEMA, CALIBRATION, facts)
+    loss = measure_loss(rows(records, exact, coarse), records, SCHEMA, CALIBRATION, facts)
     images = np.stack([SPEC(record.input).numpy() for record in records])
     target = np.array([CLASSES.index(record.label) for record in records])
     scores, auroc, decisions = {}, {}, {}
@@ -68,6 +74,6 @@ def test_the_loss_is_that_of_the_scores_by_sklearn(records):
 
 def test_a_model_that_rounds_nothing_loses_nothing(records):
     facts = exported_facts(BackboneCard("toy", "toy"), SCHEMA, CALIBRATION)
-    loss = measure_loss({"float": exact, "int8": exact}, records, SCHEMA, CALIBRATION, facts)
+    loss = measure_loss(rows(records, exact, exact), records, SCHEMA, CALIBRATION, facts)
     lost = loss.to_dict()["scores"]["macro_f1"]["lost"]
     assert (lost["value"], lost["low"], lost["high"], loss.same_decisions) == (0.0, 0.0, 0.0, 60)

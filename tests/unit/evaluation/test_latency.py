@@ -126,3 +126,55 @@ def test_on_cuda_passes_are_waited_for_and_memory_is_the_allocators() -> None:
     # 20 products of 4096 x 2048 x 2048 take more than half a millisecond on any device of today; launches take less.
     assert found.rows[0].p50_ms > 0.5
     assert next(module.parameters()).device.type == "cpu"
+
+
+class Tokens(nn.Module):
+    """Notes the shape of each batch of texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seen: list[dict[str, Tensor]] = []
+
+    def forward(self, value: dict[str, Tensor]) -> Tensor:
+        self.seen.append(value)
+        return self.layer(value["attention_mask"].float().sum(dim=1, keepdim=True))
+
+
+def padded(lengths: list[int]) -> dict[str, Tensor]:
+    """Each text's ids are its own length."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return {"input_ids": mask * torch.tensor(lengths)[:, None], "attention_mask": mask.long()}
+
+
+def test_texts_are_timed_in_turn_each_batch_padded_to_its_own_longest() -> None:
+    lengths = [2, 3, 5, 9, 30, 64]
+    module = Tokens()
+    measure_latency(module, padded(lengths), [1], max_seconds=5.0)
+    for value in module.seen:
+        assert value["input_ids"].shape == value["attention_mask"].shape == (1, int(value["input_ids"][0, 0]))
+    widths = [value["input_ids"].shape[1] for value in module.seen]
+    assert sorted(set(widths)) == lengths
+    # Not shortest first: time may be over before the long ones had a turn.
+    assert widths[2:8] != lengths
+    together = Tokens()
+    measure_latency(together, padded(lengths), [4], max_seconds=0.01)
+    for value in together.seen:
+        assert value["input_ids"].shape == (4, int(value["attention_mask"].sum(dim=1).max()))
+
+
+def test_memory_is_that_of_the_longest_texts() -> None:
+    # Of the longest: the mask as floats, and its sum.
+    found = measure_latency(Tokens(), padded([2, 50, 7]), [1], max_seconds=0.01)
+    assert found.peak_memory_mb * 1e6 == pytest.approx(8 + 4 * (50 + 1))
+
+
+def test_texts_keep_their_chunks() -> None:
+    example = {**padded([4, 6, 2, 5]), "chunk_of": torch.tensor([0, 0, 1, 2])}
+    module = Tokens()
+    measure_latency(module, example, [1, 2], max_seconds=1.0)
+    rows = {tuple(value["input_ids"][:, 0].tolist()): value["chunk_of"].tolist() for value in module.seen}
+    assert rows[(4, 6)] == [0, 0]
+    assert rows[(2,)] == rows[(5,)] == [0]
+    assert all(owners == sorted(owners) and owners[0] == 0 for owners in rows.values())
+    assert {len(set(owners)) for owners in rows.values()} == {1, 2}

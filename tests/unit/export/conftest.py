@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 from torch.export import ExportedProgram
 
-from lightning_transfer.export import exported_facts, exported_network, trace, write_onnx
+from lightning_transfer.export import (
+    exported_facts,
+    exported_network,
+    predict_onnx_text,
+    trace,
+    trace_texts,
+    write_onnx,
+    write_script,
+)
 from lightning_transfer.modules import ClassificationModule
+from tests.unit.export import text_toys
 from tests.unit.export.export_toys import CALIBRATION, SIZE, classifier, save, write_pictures
 
 
@@ -33,3 +42,32 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     write_onnx(program, folder / "model.onnx", facts)
     (folder / "pictures").mkdir()
     return Exported(folder, module, program, facts, folder / "model.onnx", write_pictures(folder / "pictures"))
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT, as transformers saves it."""
+    return text_toys.backbone_folder(tmp_path_factory.mktemp("backbone"))
+
+
+@dataclass(frozen=True)
+class ExportedTexts:
+    folder: Path
+    module: ClassificationModule
+    program: ExportedProgram
+    facts: dict
+    onnx: Path
+
+
+@pytest.fixture(scope="session")
+def exported_texts(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedTexts:
+    """A router with its script and its tokenizer."""
+    folder = tmp_path_factory.mktemp("exported_texts")
+    module = text_toys.router(backbone)
+    text_toys.save(folder, module)
+    facts = exported_facts(module.card, module.schema, text_toys.CALIBRATION)
+    program = trace_texts(exported_network(module), module.schema.preprocessing["max_length"])
+    write_onnx(program, folder / "model.onnx", facts)
+    write_script(Path(predict_onnx_text.__file__), folder)
+    (folder / "tokenizer.json").write_bytes(module.card.processor["tokenizer_json"].encode())
+    return ExportedTexts(folder, module, program, facts, folder / "model.onnx")

@@ -47,5 +47,18 @@ def test_a_number_that_json_lacks_is_refused():
 
 
 def test_preprocessing_of_another_kind_is_refused():
-    with pytest.raises(ExportError, match="kind `text`"):
-        exported_facts(CARD, schema(preprocessing={"kind": "text"}), CALIBRATION)
+    with pytest.raises(ExportError, match="kind `audio`"):
+        exported_facts(CARD, schema(preprocessing={"kind": "audio"}), CALIBRATION)
+
+
+def test_texts_bring_their_routing_policy_and_images_have_none():
+    of = schema(preprocessing={"kind": "text", "long_texts": "head"}, negative_class=None)
+    policy = {"threshold": 0.8, "out_of_scope_score": "energy"}
+    assert exported_facts(CARD, of, CALIBRATION, policy)["routing"] == policy
+    assert exported_facts(CARD, of, CALIBRATION)["routing"] is None
+    assert "routing" not in exported_facts(CARD, schema(), CALIBRATION)
+
+
+def test_chunks_are_refused_with_the_way_out():
+    with pytest.raises(ExportError, match=r"long_texts: chunks.*--data\.long_texts head_tail"):
+        exported_facts(CARD, schema(preprocessing={"kind": "text", "long_texts": "chunks"}), CALIBRATION)

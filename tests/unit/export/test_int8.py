@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 import torch
 
-from lightning_transfer.export.int8 import METHOD, quantise
+from lightning_transfer.export.int8 import METHOD, TEXT_METHOD, quantise, quantise_texts
+from lightning_transfer.export.text_batches import padded
 from tests.unit.export.export_toys import SIZE
 
 RNG = np.random.default_rng(0)
@@ -77,3 +78,38 @@ def test_only_the_operations_that_are_asked_for(exported, tmp_path):
     [head] = [node for node in model.graph.node if node.op_type == "Gemm"]
     assert stored[head.input[1]] == onnx.TensorProto.FLOAT
     assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+@pytest.fixture(scope="module")
+def text_twin(exported_texts, tmp_path_factory):
+    path = tmp_path_factory.mktemp("twin") / "model_int8.onnx"
+    quantise_texts(exported_texts.onnx, path, exported_texts.facts)
+    return path
+
+
+def test_products_of_texts_are_8_bit_by_channel_and_the_rest_is_float(exported_texts, text_twin):
+    model = onnx.load(text_twin)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    # Six linear layers in each of two blocks, and the head.
+    assert len(products) == 13
+    for node in products:
+        assert stored[node.input[1]].data_type == onnx.TensorProto.INT8
+        assert list(stored[node.input[3]].dims) == [stored[node.input[1]].dims[1]]  # a zero point for each channel
+    # Products of activations, in attention, are none of weights.
+    assert all(node.input[1] not in stored for node in model.graph.node if node.op_type == "MatMul")
+
+
+def test_the_twin_of_texts_is_near_the_float_model_and_no_copy_of_it(exported_texts, text_twin):
+    rng = np.random.default_rng(0)
+    rows = [[2, *rng.integers(4, 28, length), 3] for length in rng.integers(0, 22, 60)]
+    logits = {}
+    for path in (exported_texts.onnx, text_twin):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        logits[path] = session.run(["logits"], padded(rows, 0))[0]
+    exact, found = logits.values()
+    assert 1e-4 < np.abs(found - exact).max() < exact.std()
+    assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.97
+    stored = onnxruntime.InferenceSession(str(text_twin)).get_modelmeta().custom_metadata_map
+    assert json.loads(stored["lightning_transfer.quantisation"]) == TEXT_METHOD
+    assert json.loads(stored["lightning_transfer.preprocessing"]) == exported_texts.facts["preprocessing"]

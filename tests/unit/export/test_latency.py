@@ -57,6 +57,31 @@ def test_one_thread_and_the_number_is_put_back_after_an_error():
         torch.set_num_threads(threads)
 
 
+def test_batches_of_texts_are_timed_in_turn_the_same_by_every_model():
+    calls = []
+    runs = {name: lambda batch, name=name: calls.append((name, batch)) for name in "ab"}
+    [row] = measure_latency(runs, lambda size: [f"{size}:{place}" for place in range(3)], batch_sizes=[4])
+    timed = calls[2 * latency._WARM_UP :]
+    assert timed[:8] == [(name, f"4:{place}") for place in (0, 1, 2, 0) for name in "ab"]
+    assert row["runs"] == 50
+
+
+def test_the_speedup_is_that_of_the_medians():
+    now = [0.0]
+
+    def taking(seconds):
+        def run(batch):
+            now[0] += seconds
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "_CLOCK", lambda: now[0])
+        [row] = measure_latency({"eager": taking(0.006), "onnx": taking(0.002)}, IMAGES, batch_sizes=[1])
+    assert row["speedup_onnx"] == pytest.approx(3.0)
+    assert "speedup_eager" not in row
+
+
 def test_what_is_timed_is_the_model(exported):
     found = torch.from_numpy(timed_run(exported.onnx)(IMAGES))
     torch.testing.assert_close(found, exported.module(torch.from_numpy(IMAGES)).detach(), rtol=0, atol=1e-4)

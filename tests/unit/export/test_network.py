@@ -1,10 +1,13 @@
 import pytest
 import torch
 
+from lightning_transfer.backbones.lora import LoraOptions, add_lora
+from lightning_transfer.data.texts_tokens import TextPreprocessing
 from lightning_transfer.export import ExportError
 from lightning_transfer.export.network import exported_network, quantised_operations
 from lightning_transfer.modules import NormalOnlyModule, TransferModule
 from tests.unit.export.export_toys import SIZE, classifier, normal_only
+from tests.unit.export.text_toys import router
 
 
 def test_the_network_says_what_the_module_says():
@@ -63,3 +66,32 @@ def test_nothing_to_export_is_said():
 def test_distances_stay_float():
     assert quantised_operations(classifier()) is None
     assert quantised_operations(normal_only()) == ["Conv"]
+
+
+def test_texts_give_logits_and_features_pooled_inside(backbone):
+    module = router(backbone)
+    encode = TextPreprocessing.from_dict(module.schema.preprocessing, module.card)
+    batch = encode.collate([encode(text) for text in ("my card", "the invoice is wrong again", "")])
+    logits, features = exported_network(module)(**batch)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, module(batch), rtol=0, atol=0)
+        torch.testing.assert_close(features, module.features(batch), rtol=0, atol=0)
+
+
+def test_adapters_are_added_to_the_weights_and_stay_in_the_module(backbone):
+    module = router(backbone)
+    encode = TextPreprocessing.from_dict(module.schema.preprocessing, module.card)
+    batch = encode.collate([encode(text) for text in ("my card", "the invoice is wrong again")])
+    with torch.no_grad():
+        before = module(batch)
+    add_lora(module.backbone, LoraOptions(rank=2))
+    with torch.no_grad():
+        for name, value in module.backbone.named_parameters():
+            if "lora_" in name:
+                value.normal_(std=0.3)
+        adapted = module.eval()(batch)
+    network = exported_network(module)
+    torch.testing.assert_close(network(**batch)[0], adapted, rtol=1e-4, atol=1e-5)
+    assert (adapted - before).abs().max() > 0.1
+    assert not any("lora" in name for name, _ in network.named_parameters())
+    assert any("lora" in name for name, _ in module.named_parameters())

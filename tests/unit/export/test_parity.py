@@ -6,7 +6,16 @@ import torch
 
 from lightning_transfer.evaluation import predictions
 from lightning_transfer.export import exported_facts
-from lightning_transfer.export.parity import TOLERANCE, ParityError, Reference, check_parity, compare, exported_logits
+from lightning_transfer.export.parity import (
+    TOLERANCE,
+    Parity,
+    ParityError,
+    Reference,
+    check_parity,
+    compare,
+    exported_logits,
+    worst,
+)
 from lightning_transfer.types import BackboneCard, Calibration
 from tests.unit.export.export_toys import CALIBRATION, CLASSES, POINTS, schema
 
@@ -127,3 +136,11 @@ def test_tiles_of_one_sample_are_joined_though_they_fill_several_batches():
         shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         worst = shares[shares[:, 1].argmin()]  # the tile that is least `free`
         np.testing.assert_allclose(np.exp(row["onnx"]), worst, rtol=1e-5)
+
+
+def test_the_worst_of_several_comparisons_keeps_every_difference():
+    first, second = Parity(9, 1e-6, 5.0, 3e-7, ("a", "b")), Parity(9, 4e-6, 5.0, 1e-7, ("b", "c"))
+    assert worst([first, second]) == Parity(9, 4e-6, 5.0, 3e-7, ("a", "b", "c"))
+    broken = worst([first, Parity(9, float("nan"), 5.0, 1e-7, ()), first])
+    with pytest.raises(ParityError, match="logits differ by up to nan"):
+        check_parity("model.onnx", broken)

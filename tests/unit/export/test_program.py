@@ -8,10 +8,14 @@ import torch
 from torch import nn
 
 import lightning_transfer
+from lightning_transfer.backbones import load_backbone
 from lightning_transfer.export import ExportError, exported_network
 from lightning_transfer.export.facts import to_properties
-from lightning_transfer.export.program import OPSET, read_program, trace, write_onnx, write_program
+from lightning_transfer.export.network import _TextClassifier
+from lightning_transfer.export.program import OPSET, read_program, trace, trace_texts, write_onnx, write_program
+from lightning_transfer.export.text_batches import padded
 from tests.unit.export.export_toys import SIZE, normal_only
+from tests.unit.export.text_toys import tokenizer
 
 IMAGES = torch.randn(40, 3, *SIZE, generator=torch.Generator().manual_seed(3))
 
@@ -116,3 +120,95 @@ def test_log_levels_are_put_back(exported, tmp_path):
         assert logger.level == logging.INFO
     finally:
         logger.setLevel(before)
+
+
+def rows(*lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [[2, *torch.randint(4, 28, (length,), generator=generator).tolist(), 3] for length in lengths]
+
+
+LENGTHS = [(0,), (1,), (22,), (5, 5, 5), (0, 22, 3, 9), (22,) * 7, tuple(range(20)) * 2]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_texts_of_any_number_and_length_get_the_logits_and_features_of_torch(exported_texts, lengths):
+    inputs = padded(rows(*lengths), pad_id=0)
+    session = onnxruntime.InferenceSession(str(exported_texts.onnx), providers=["CPUExecutionProvider"])
+    logits, features = map(torch.from_numpy, session.run(["logits", "features"], inputs))
+    module = exported_texts.module
+    with torch.no_grad():
+        expected = module.features({name: torch.from_numpy(values) for name, values in inputs.items()})
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, module.head(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_text_does_not_know_what_it_is_padded_with(exported_texts):
+    session = onnxruntime.InferenceSession(str(exported_texts.onnx), providers=["CPUExecutionProvider"])
+    alone = session.run(["logits"], padded(rows(4), 0))[0]
+    for other, pad_id in ((0, 0), (22, 0), (22, 17)):
+        together = session.run(["logits"], padded([*rows(4), *rows(other, seed=1)], pad_id))[0]
+        assert abs(together[0] - alone[0]).max() < 1e-5
+
+
+def test_the_graph_of_texts_says_its_free_axes_and_types(exported_texts):
+    model = onnx.load(exported_texts.onnx)
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "input_ids": ["batch", "sequence"],
+        "attention_mask": ["batch", "sequence"],
+        "logits": ["batch", 3],
+        "features": ["batch", 16],
+    }
+    assert {value.type.tensor_type.elem_type for value in model.graph.input} == {onnx.TensorProto.INT64}
+    assert str(Path(lightning_transfer.__file__).parent).encode() not in exported_texts.onnx.read_bytes()
+
+
+def test_a_program_of_texts_reads_back_and_says_the_same(exported_texts, tmp_path):
+    write_program(exported_texts.program, tmp_path / "model.pt2", exported_texts.facts)
+    network, facts = read_program(tmp_path / "model.pt2")
+    assert facts == exported_texts.facts
+    for lengths in ((3,), (0, 22, 3)):
+        inputs = {name: torch.from_numpy(values) for name, values in padded(rows(*lengths), 0).items()}
+        with torch.no_grad():
+            torch.testing.assert_close(network(*inputs.values())[0], exported_texts.module(inputs), rtol=0, atol=1e-6)
+
+
+_SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+_ROBERTA = {**_SHAPE, "max_position_embeddings": 66, "pad_token_id": 1, "type_vocab_size": 1}
+FAMILIES = {
+    "RobertaConfig": _ROBERTA,
+    "XLMRobertaConfig": _ROBERTA,
+    "ModernBertConfig": {**_SHAPE, "local_attention": 8, "global_attn_every_n_layers": 2, "pad_token_id": 0,
+                         "max_position_embeddings": 64},
+    "DistilBertConfig": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64},
+    "MPNetConfig": {**_ROBERTA, "bos_token_id": 0},
+    "DebertaV2Config": {**_SHAPE, "max_position_embeddings": 64, "pad_token_id": 0, "relative_attention": True,
+                        "pos_att_type": ["p2c", "c2p"]},
+    "ElectraConfig": {**_SHAPE, "max_position_embeddings": 64, "embedding_size": 16, "pad_token_id": 0},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_of_encoders_too(exported_texts, tmp_path, family):
+    """With the padding token of each, which some count their positions by."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, family)(vocab_size=40, **FAMILIES[family])
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer().save(str(tmp_path / "model" / "tokenizer.json"))
+    backbone, _ = load_backbone(str(tmp_path / "model"))
+    head = nn.Linear(16, 3)
+    program = trace_texts(_TextClassifier(backbone, head).eval().requires_grad_(False), 24)
+    write_onnx(program, tmp_path / "model.onnx", exported_texts.facts)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    for lengths in LENGTHS:
+        inputs = padded(rows(*lengths), pad_id=getattr(config, "pad_token_id", None) or 0)
+        found = torch.from_numpy(session.run(["logits"], inputs)[0])
+        with torch.no_grad():
+            expected = head(backbone.eval()({name: torch.from_numpy(values) for name, values in inputs.items()}))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
