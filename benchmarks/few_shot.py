@@ -36,7 +36,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lightning_transfer import BackboneFreezeUnfreeze
 from lightning_transfer.evaluation import collect_features, collect_outputs
-from lightning_transfer.modules import FewShotModule, ZeroShotModule
+from lightning_transfer.modules import FewShotModule, TransferModule, ZeroShotModule
 from recipes.nlp.data import TextDataModule
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "nlp" / "configs" / "banking77_minilm_fewshot.yaml"
@@ -89,7 +89,7 @@ def run_draw(
     with tempfile.TemporaryDirectory() as folder:
         file = write_draw(args.data, size, draw, choose=args.choose, folder=Path(folder))
 
-        def data_of(module: Any) -> TextDataModule:
+        def data_of(module: TransferModule) -> TextDataModule:
             data = TextDataModule(str(file), copies="keep", batch_size=batch_size, val_fraction=0)
             data.use_card(module.card)
             return data

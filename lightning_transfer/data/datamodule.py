@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from lightning_transfer.data.loading import (
     EpochSampler,
     RecordDataset,
     expand,
+    leaves_a_single,
     make_loader,
     stack_inputs,
 )
@@ -82,8 +82,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         fold: Which of them, from 0.
         split_seed: Of the division, of shuffling and of augmentation.
         on_bad_file: ``skip`` trains without unusable files and lists them; ``error`` stops.
-        given_splits: ``ignore`` divides all records anew, by group and with like shares of the classes, whatever splits
-            the data bring along; ``keep`` respects those.
+        given_splits: ``ignore`` divides all records anew, whatever splits they bring along; ``keep`` respects those.
         split_by_time: Column by which the oldest records train and the newest test; groups stay whole.
         sampler: ``weighted`` draws every class equally often, with replacement.
         negative_class: The class that means "nothing found"; it comes first among the classes.
@@ -286,20 +285,17 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> _Batches:
         """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
-        records, _ = self._items("train", learn=True)
-        processes = getattr(self.trainer, "world_size", 1)
+        items = self._items("train", learn=True)
+        sizes = {"batch_size": self.batch_size, "processes": getattr(self.trainer, "world_size", 1)}
         sampler = make_sampler(
-            records,
+            items[0],
             self.split_seed,
-            batch_size=self.batch_size,
-            processes=processes,
             weighted=self.sampler == "weighted",
-            lengths=self.input_lengths(records),
+            lengths=self.input_lengths(items[0]),
             examples_per_class=getattr(self._module(), "examples_per_class", None),
+            **sizes,
         )
-        share = math.ceil(len(records) / processes)
-        single = share > self.batch_size and share % self.batch_size == 1
-        return self._loader(self._items("train", learn=True), self.task, sampler, drop_last=single)
+        return self._loader(items, self.task, sampler, drop_last=leaves_a_single(len(items[0]), **sizes))
 
     def val_dataloader(self) -> _Batches | list[_Batches]:
         """Return the batches of validation, in order; none where there is no such split."""
