@@ -221,9 +221,12 @@ def fit_precision_threshold(
         decided = int(ends[best]) + 1
         hits = round(share[best] * decided)
         least = int(np.ceil(np.log(1.0 - sure) / np.log(min_precision) - 1e-9))
+        alike = effective[best] < decided - 0.5
+        as_sure = f", as sure as {effective[best]:.0f} independent ones" if alike else ""
         rule = (
-            f"no threshold proves {min_precision:g}: at best {hits} of {decided} {what} are right, which proves "
-            f"{proven[best]:.3f}. At least {least} are needed, all right: label more for calibration, or ask for less"
+            f"no threshold proves {min_precision:g}: at best {hits} of {decided} {what} are right{as_sure}, which "
+            f"proves {proven[best]:.3f}. At least {least} are needed, all right: label more for calibration, or ask "
+            "for less"
         )
         return PrecisionThreshold(min_precision, None, None, None, 0.0, 0, len(score), rule)
     last = int(enough[-1])

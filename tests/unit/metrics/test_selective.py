@@ -142,7 +142,7 @@ def test_groups_that_resemble_themselves_prove_less():
     grouped = fit_precision_threshold(confidence, right, 0.95, groups=np.arange(200) % 20)
     assert alone.coverage == 1.0
     assert grouped.threshold is None
-    assert "which proves 0.923" in grouped.rule
+    assert "are right, as sure as 20 independent ones, which proves 0.923" in grouped.rule
 
 
 def test_the_bound_at_every_threshold_takes_the_effective_number():
