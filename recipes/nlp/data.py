@@ -25,7 +25,7 @@ from lightning_transfer.data import (
     quiet,
     read_tickets,
 )
-from lightning_transfer.errors import DataError, closest, listing
+from lightning_transfer.errors import DataError
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split
 
@@ -123,12 +123,6 @@ class TextDataModule(BaseDataModule):
             found = drop_copies(records, near=self.copies == "remove")
             self.findings += found.findings()
             records = found.records
-        if self.out_of_scope is not None and not any(record.label == self.out_of_scope for record in records):
-            names = sorted({record.label for record in records if isinstance(record.label, str)})
-            raise DataError(
-                f"No ticket has the label `{self.out_of_scope}` (`out_of_scope`).{closest(self.out_of_scope, names)}"
-                f" Labels: {listing(names, 20)}."
-            )
         rank_zero_info(f"Data: {len(records)} texts of `{self.file}`" + self._and_test_file())
         return records
 
