@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lightning_transfer.data.audit_texts import text_findings
-from lightning_transfer.data.class_batches import make_sampler
+from lightning_transfer.data.class_batches import leaves_single, make_sampler
 from lightning_transfer.data.division import Division
 from lightning_transfer.data.loading import (
     Collate,
@@ -282,20 +281,13 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> _Batches:
         """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
-        records, _ = self._items("train", learn=True)
+        records, index = self._items("train", learn=True)
         processes = getattr(self.trainer, "world_size", 1)
-        sampler = make_sampler(
-            records,
-            self.split_seed,
-            batch_size=self.batch_size,
-            processes=processes,
-            weighted=self.sampler == "weighted",
-            lengths=self.input_lengths(records),
-            examples_per_class=getattr(self._module(), "examples_per_class", None),
-        )
-        share = math.ceil(len(records) / processes)
-        single = share > self.batch_size and share % self.batch_size == 1
-        return self._loader(self._items("train", learn=True), self.task, sampler, drop_last=single)
+        run = getattr(self._module(), "examples_per_class", None)
+        lengths, weighted = self.input_lengths(records), self.sampler == "weighted"
+        sampler = make_sampler(records, self.split_seed, self.batch_size, processes, weighted, lengths, run)
+        single = leaves_single(len(records), self.batch_size, processes)
+        return self._loader((records, index), self.task, sampler, drop_last=single)
 
     def val_dataloader(self) -> _Batches | list[_Batches]:
         """Return the batches of validation, in order; none where there is no such split."""
