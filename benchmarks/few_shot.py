@@ -24,6 +24,7 @@ import random
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def write_draw(data: Path, size: int, draw: int, *, choose: bool, folder: Path) 
     train: Rows = []
     others: Rows = []
     for label, texts in sorted(by_class.items()):
-        drawn = chance.sample(texts, size + JUDGES)
+        drawn = chance.sample(texts, min(size + JUDGES, len(texts)))  # the smallest class has 35
         train += [(text, label) for text in drawn[:size]]
         others += [(text, label) for text in drawn[size:]]
     test = others if choose else read(data / "test.csv")
@@ -161,7 +162,7 @@ def judge_probe(module: FewShotModule, data: TextDataModule) -> float:
     return float(head.score(directions[1], test.target))
 
 
-def judge_names(model: dict[str, Any], data_of: Any) -> float:  # noqa: ANN401 - a closure
+def judge_names(model: dict[str, Any], data_of: Callable[[TransferModule], TextDataModule]) -> float:
     """Return the accuracy of the classes' names alone."""
     module = ZeroShotModule(model["backbone"])
     data = data_of(module)
@@ -173,7 +174,7 @@ def judge_names(model: dict[str, Any], data_of: Any) -> float:  # noqa: ANN401 -
     return accuracy_of(module, data)
 
 
-def accuracy_of(module: Any, data: TextDataModule) -> float:  # noqa: ANN401 - both modules
+def accuracy_of(module: TransferModule, data: TextDataModule) -> float:
     """Return the share of the judging tickets that a module routes rightly."""
     with torch.autocast("cpu", torch.bfloat16):
         outputs = collect_outputs(module, data.test_dataloader(), show_progress=False)

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_transfer.callbacks import BackboneFreezeUnfreeze
 from lightning_transfer.evaluation import DataFacts
+from lightning_transfer.modules import ZeroShotModule
 from lightning_transfer.types import BackboneCard, Schema
 
 __all__ = ["configured_strategy", "data_facts", "device_memory"]
@@ -27,13 +28,13 @@ def data_facts(module: nn.Module, schema: Schema | None, **known: Any) -> DataFa
 
     Returns:
         None where nothing is to be recommended: there are no labelled training records, no card, or a head that learns
-        from good parts alone, for which no layer of the backbone trains in any case.
+        from good parts or descriptions alone, for which no layer of the backbone trains in any case.
     """
     card: BackboneCard | None = getattr(module, "card", None)
     counts = {} if schema is None else schema.counts.get("train", {})
     if card is None or schema is None or not any(counts.values()):
         return None
-    if getattr(module, "learns_from", "all") == "negative":
+    if getattr(module, "learns_from", "all") == "negative" or isinstance(module, ZeroShotModule):
         return None
     backbone = getattr(module, "backbone", module)
     return DataFacts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from lightning_transfer.data.loading import EpochSampler, class_weights
 from lightning_transfer.types import Record
 
-__all__ = ["ClassBatchSampler", "make_sampler"]
+__all__ = ["ClassBatchSampler", "leaves_single", "make_sampler"]
 
 
 class ClassBatchSampler(EpochSampler):
@@ -88,7 +89,6 @@ class ClassBatchSampler(EpochSampler):
 def make_sampler(
     records: Sequence[Record],
     seed: int,
-    *,
     batch_size: int,
     processes: int = 1,
     weighted: bool = False,
@@ -111,3 +111,14 @@ def make_sampler(
         return ClassBatchSampler(labels, seed, batch_size=batch_size, examples_per_class=examples_per_class)
     weights = class_weights(records) if weighted else None
     return EpochSampler(len(records), seed, weights, lengths=lengths, batch_size=batch_size * processes)
+
+
+def leaves_single(count: int, batch_size: int, processes: int) -> bool:
+    """Tell whether the last of several batches of a process holds one record alone, with which BatchNorm cannot train.
+
+    Example:
+        >>> leaves_single(9, 4, 1), leaves_single(9, 4, 2), leaves_single(1, 4, 1)
+        (True, True, False)
+    """
+    share = math.ceil(count / processes)
+    return share > batch_size and share % batch_size == 1

@@ -14,14 +14,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lightning_transfer.data.audit_texts import text_findings
-from lightning_transfer.data.class_batches import make_sampler
+from lightning_transfer.data.class_batches import leaves_single, make_sampler
 from lightning_transfer.data.division import Division
 from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
     RecordDataset,
     expand,
-    leaves_a_single,
     make_loader,
     stack_inputs,
 )
@@ -285,17 +284,13 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> _Batches:
         """Return shuffled, or balanced, batches that depend on ``split_seed`` and the epoch only."""
-        items = self._items("train", learn=True)
-        sizes = {"batch_size": self.batch_size, "processes": getattr(self.trainer, "world_size", 1)}
-        sampler = make_sampler(
-            items[0],
-            self.split_seed,
-            weighted=self.sampler == "weighted",
-            lengths=self.input_lengths(items[0]),
-            examples_per_class=getattr(self._module(), "examples_per_class", None),
-            **sizes,
-        )
-        return self._loader(items, self.task, sampler, drop_last=leaves_a_single(len(items[0]), **sizes))
+        records, index = self._items("train", learn=True)
+        processes = getattr(self.trainer, "world_size", 1)
+        run = getattr(self._module(), "examples_per_class", None)
+        lengths, weighted = self.input_lengths(records), self.sampler == "weighted"
+        sampler = make_sampler(records, self.split_seed, self.batch_size, processes, weighted, lengths, run)
+        single = leaves_single(len(records), self.batch_size, processes)
+        return self._loader((records, index), self.task, sampler, drop_last=single)
 
     def val_dataloader(self) -> _Batches | list[_Batches]:
         """Return the batches of validation, in order; none where there is no such split."""

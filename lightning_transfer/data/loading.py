@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -24,7 +23,6 @@ __all__ = [
     "class_weights",
     "encode_label",
     "expand",
-    "leaves_a_single",
     "make_loader",
     "stack_inputs",
 ]
@@ -82,17 +80,6 @@ def expand(
         items.extend(own)
         index.extend((place, number, len(own)) for number in range(len(own)))
     return items, index
-
-
-def leaves_a_single(num_records: int, batch_size: int, processes: int = 1) -> bool:
-    """Whether the last of several batches of a process would hold one record alone.
-
-    Example:
-        >>> leaves_a_single(33, 16), leaves_a_single(1, 16), leaves_a_single(66, 16, processes=2)
-        (True, False, True)
-    """
-    share = math.ceil(num_records / processes)
-    return share > batch_size and share % batch_size == 1
 
 
 class RecordDataset(Dataset[Item]):

@@ -23,7 +23,7 @@ def batches(sampler, size):
 @pytest.mark.parametrize(("size", "per_class"), [(8, 2), (8, 4), (48, 4)])
 def test_every_batch_is_full_and_holds_several_classes_with_several_examples(labels, size, per_class):
     sampler = ClassBatchSampler(labels, seed=3, batch_size=size, examples_per_class=per_class)
-    for _ in range(5):
+    for _ in range(20):
         for batch in batches(sampler, size):
             counts = Counter(labels[place] for place in batch)
             assert all(count % per_class == 0 for count in counts.values())

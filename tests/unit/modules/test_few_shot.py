@@ -191,7 +191,7 @@ def test_the_checkpoint_of_an_epochs_end_holds_the_head_that_fits_it(folder, tmp
 
 
 def test_descriptions_are_one_more_example_for_the_head(folder):
-    module = module_of(folder, lr=0.0, descriptions="names")
+    module = module_of(folder, lr=0.0, descriptions="names", inverse_penalty=3.0)
     fit(module, ToyTexts(), 1)
     assert dict(module.descriptions) == {
         "card_lost": "card lost",
@@ -200,7 +200,7 @@ def test_descriptions_are_one_more_example_for_the_head(folder):
     }
     train, labels = zip(*make_tickets(4, 0), strict=True)
     texts, names = [*train, "card lost", "late parcel", "money back"], [*labels, *QUEUES]
-    oracle = LogisticRegression(C=30.0, max_iter=3000, tol=1e-8).fit(
+    oracle = LogisticRegression(C=3.0, max_iter=3000, tol=1e-8).fit(
         embed(module, texts), [QUEUES.index(name) for name in names]
     )
     linear = module.head[-1]
