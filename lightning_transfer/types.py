@@ -80,7 +80,7 @@ class BackboneCard:
     pretraining: str = "none"
     pooling: str = ""
     architecture_config: Mapping[str, Any] = field(default_factory=dict)
-    processor: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict, repr=False)  # a tokenizer has megabytes
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts, numbers and strings, fit for YAML and ``torch.load(weights_only=True)``."""

@@ -187,6 +187,7 @@ def _unknown(name: str) -> BackboneError:
         hint = f" Name the library too: `timm/{name}` or `torchvision/{name}`."
     return BackboneError(
         f"No backbone `{name}`: it is no file or folder, and starts with none of the known libraries.{hint} "
-        f"Forms: `timm/MODEL`, `torchvision/MODEL`, `hf/ORGANISATION/MODEL`, `embedded/NAME`, `offline/NAME`, or a path. "
+        f"Forms: `timm/MODEL`, `torchvision/MODEL`, `hf/ORGANISATION/MODEL`, `embedded/NAME`, `offline/NAME`, or a "
+        f"path. "
         f"Embedded: {listing(list_embedded()) or 'none'}."
     )

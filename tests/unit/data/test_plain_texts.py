@@ -10,9 +10,9 @@ from lightning_transfer.data.plain_texts import USUAL_STRENGTH, plain_text_class
 from lightning_transfer.types import Record, Schema
 
 WORDS = {
-    "money": "invoice refund paid price".split(),
-    "repair": "lamp broken door screen".split(),
-    "way": "late parcel where when".split(),
+    "money": ("invoice", "refund", "paid", "price"),
+    "repair": ("lamp", "broken", "door", "screen"),
+    "way": ("late", "parcel", "where", "when"),
 }
 QUEUES = Schema("multiclass", ("money", "repair", "way"))
 

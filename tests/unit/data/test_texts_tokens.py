@@ -17,7 +17,7 @@ WORDS = [f"w{number}" for number in range(100)]
 def made_tokenizer() -> Tokenizer:
     vocabulary = {"[PAD]": 7, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, **{word: 10 + n for n, word in enumerate(WORDS)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(["[CLS]", "[SEP]", "[PAD]"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -72,7 +72,7 @@ def test_of_very_long_texts_the_first_and_the_last_chunks_are_read() -> None:
 
 
 def test_special_words_in_a_text_are_letters() -> None:
-    assert encode("w1 [SEP] w2") == [2, 11, 1, 12, 3]
+    assert encode("w1 [SEP] w2") == [2, 11, 1, 1, 1, 12, 3]
 
 
 @pytest.mark.parametrize("rule", ["head_tail", "chunks"])

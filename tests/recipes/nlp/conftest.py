@@ -1,0 +1,127 @@
+"""A table of tickets with a tiny encoder that can tell their words apart, and one fitted run that many tests read."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from lightning_transfer.cli import main
+from recipes.nlp.cli import RECIPE
+
+QUEUES = {
+    "billing/invoice": ("invoice", "wrong", "amount", "total"),
+    "billing/payment": ("paid", "twice", "card", "charge"),
+    "delivery": ("parcel", "late", "waiting", "where"),
+    "technical": ("lamp", "broken", "dark", "restart"),
+}
+FOREIGN = ("weather", "song", "recipe", "holiday")
+FILLERS = ("please", "hello", "my", "is", "thanks", "help", "the", "again")
+SMALL = ["--model.head_norm=unit", "--model.optimizer=torch.optim.AdamW", "--model.optimizer.init_args.lr=0.01",
+         "--trainer.max_epochs=6", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+         "--data.batch_size=16", "--data.label_column=queue", "--data.out_of_scope=none",
+         "--data.group_column=customer", "--data.time_column=created", "--data.copies=keep", "--data.val_fraction=0.2",
+         "--data.calibration_fraction=0.3"]  # fmt: skip
+
+
+def make_encoder(folder: Path, words: Iterable[str] | None = None) -> Path:
+    """Save a BERT of two blocks as transformers does; its weights are large, so that words differ without training."""
+    words = words or [word for known in (*QUEUES.values(), FOREIGN, FILLERS) for word in known]
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
+    tokenizer = Tokenizer(models.WordPiece({name: place for place, name in enumerate(names)}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder.mkdir(parents=True)
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=len(names),
+        max_position_embeddings=24, initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 24}))
+    return folder
+
+
+def make_rows(count: int = 240, seed: int = 0) -> list[dict[str, str]]:
+    """Return tickets of all queues and a few of none, by customers who write three times."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def some(words: tuple[str, ...], count: int) -> list[str]:
+        return [words[place] for place in torch.randint(len(words), (count,), generator=generator).tolist()]
+
+    rows = []
+    for number in range(count):
+        queue = [*QUEUES, *QUEUES, "none"][number % 9]
+        words = some(QUEUES.get(queue, FOREIGN), 3) + some(FILLERS, 2 + number % 5)
+        order = torch.randperm(len(words), generator=generator).tolist()
+        rows.append(
+            {
+                "id": f"T{number:03}",
+                "created": f"2025-{1 + number // 28:02}-{1 + number % 28:02}T10:00",
+                "customer": f"C{number // 3:03}",
+                "body": " ".join(words[place] for place in order),
+                "queue": queue,
+            }
+        )
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> Path:
+    rows = list(rows)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_encoder(tmp_path_factory.mktemp("encoder") / "bert")
+
+
+@pytest.fixture(scope="session")
+def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("tickets") / "tickets.csv", make_rows())
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
+    """Run a verb in an empty folder; return its exit code and all that it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str]:
+        code = main(RECIPE, list(words))
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def small_fit(encoder: Path, file: Path) -> list[str]:
+    return ["fit", f"--model.backbone={encoder}", f"--data.file={file}", *SMALL]
+
+
+def run_folder(printed: str) -> Path:
+    return Path(re.findall(r"^Run folder: (.+)$", printed, flags=re.MULTILINE)[-1].strip())
+
+
+@pytest.fixture(scope="session")
+def fitted(encoder: Path, tickets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, in a folder of its own."""
+    place = tmp_path_factory.mktemp("fitted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(RECIPE, small_fit(encoder, tickets)) == 0
+    (found,) = (place / "runs" / "nlp").iterdir()
+    return found
