@@ -28,7 +28,7 @@ from lightning_transfer.data import (
     rehearse,
     without_leaks,
 )
-from lightning_transfer.errors import DataError
+from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split
 

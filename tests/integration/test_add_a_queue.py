@@ -22,11 +22,11 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     )
     for name in ("recipes", "lightning_transfer"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, "-c", blocks["tables"]], cwd=tmp_path, check=True)  # noqa: S603 - the page is ours
+    subprocess.run([sys.executable, "-c", blocks["tables"]], cwd=tmp_path, check=True)
     commands = blocks["commands"].replace("python -m", f"{sys.executable} -m")
     short = " --trainer.max_epochs=1 --trainer.limit_train_batches=4"
     commands = re.sub(r"(?m)^(.* fit .*)$", rf"\1{short}", commands)
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         ["bash", "-e", "-c", commands], cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
