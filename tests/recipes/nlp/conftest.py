@@ -29,9 +29,9 @@ SMALL = ["--model.head_norm=unit", "--model.optimizer=torch.optim.AdamW", "--mod
          "--data.calibration_fraction=0.3"]  # fmt: skip
 
 
-def make_encoder(folder: Path) -> Path:
+def make_encoder(folder: Path, words: Iterable[str] | None = None) -> Path:
     """Save a BERT of two blocks as transformers does; its weights are large, so that words differ without training."""
-    words = [word for known in (*QUEUES.values(), FOREIGN, FILLERS) for word in known]
+    words = words or [word for known in (*QUEUES.values(), FOREIGN, FILLERS) for word in known]
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
     tokenizer = Tokenizer(models.WordPiece({name: place for place, name in enumerate(names)}, unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer()

@@ -16,7 +16,7 @@ from lightning_transfer.cli import main
 from lightning_transfer.modules import TransferModule
 from recipes.nlp.cli import RECIPE
 from recipes.nlp.data import TextDataModule
-from tests.recipes.nlp.tiny import write_encoder
+from tests.recipes.nlp.conftest import make_encoder, run_folder
 
 Run = Callable[..., tuple[int, str]]
 
@@ -46,41 +46,24 @@ def _write(path: Path, queues: tuple[str, ...], count: int, seed: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny encoder that knows all words of the tickets."""
     words = [word for text in QUEUES.values() for word in text.split()]
-    return write_encoder(tmp_path_factory.mktemp("encoder"), [*words, *FILLERS, "nr"])
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a verb in an empty folder; return its exit code and all that it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str]:
-        code = main(RECIPE, list(words))
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+    return make_encoder(tmp_path_factory.mktemp("encoder") / "tiny", [*words, *FILLERS, "nr"])
 
 
 @pytest.fixture(scope="session")
-def old(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def old(small_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A table of three queues, and the run that was trained on it."""
     place = tmp_path_factory.mktemp("old")
     table = _write(place / "old.csv", OLD, count=24, seed=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        words = [f"--model.backbone={encoder}", f"--data.file={table}", "--data.label_column=queue",
+        words = [f"--model.backbone={small_encoder}", f"--data.file={table}", "--data.label_column=queue",
                  "--data.group_column=customer", "--data.batch_size=8", "--trainer.max_epochs=3"]  # fmt: skip
         assert main(RECIPE, ["fit", *words, *SMALL]) == 0
     (found,) = (place / "runs" / "nlp").iterdir()
     return table, found
-
-
-def _folder(printed: str) -> Path:
-    return Path(printed.rsplit("Run folder: ", 1)[1].splitlines()[0])
 
 
 def test_a_new_queue_from_end_to_end(old: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
@@ -97,7 +80,7 @@ def test_a_new_queue_from_end_to_end(old: tuple[Path, Path], tmp_path: Path, run
     code, printed = run("fit", "--config", str(config), *words)
     assert code == 0, printed
     assert "are not those that the run to expand was trained with" not in printed
-    found = _folder(printed)
+    found = run_folder(printed)
 
     module = TransferModule.from_checkpoint(found / "model.ckpt")
     assert module.schema is not None
