@@ -60,7 +60,7 @@ class CostsCallback(Callback):
 
 
 def find_policy(cli: TransferCLI) -> RoutingPolicy | None:
-    """Return the policy of the checkpoint, as the options of ``test``, ``predict`` or ``export`` want it; None where it has none.
+    """Return the checkpoint's policy, as the options of ``test``, ``predict`` or ``export`` want it, or None.
 
     Raises:
         UsageError: If an option asks for what only a fit can give, or the costs are wrong.

@@ -6,8 +6,8 @@ import copy
 
 from torch import Tensor, nn
 
-from lightning_transfer.backbones.lora import merged
 from lightning_transfer.backbones.feature_maps import read_maps
+from lightning_transfer.backbones.lora import merged
 from lightning_transfer.export.packages import ExportError
 from lightning_transfer.modules import NormalOnlyModule, TransferModule
 from lightning_transfer.modules.normal_only_bank import MemoryBank

@@ -37,7 +37,7 @@ def test_files_are_followed_to_the_end_but_not_for_types(package) -> None:
     root = package(
         script="from typing import TYPE_CHECKING\nfrom lightning_transfer.a.one import x\n",
         a__one="def f():\n    from lightning_transfer.b.two import y\n",
-        b__two="from lightning_transfer.a.one import x\nif TYPE_CHECKING:\n    from lightning_transfer.heavy import z\n",
+        b__two="from lightning_transfer.a.one import x\nif TYPE_CHECKING:\n    from lightning_transfer.heavy import z",
         heavy="import torch\n",
     )
     assert needed_files(root / "script.py") == [root / "a" / "one.py", root / "b" / "two.py"]

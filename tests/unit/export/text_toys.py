@@ -31,7 +31,7 @@ TEXTS = (
 def tokenizer() -> Tokenizer:
     """WordPiece, with padding and cutting of its own, as real ones bring them."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, ".", ",", "!", "?", "[", "]", "sep", "##s", "me", "cls"]
-    made = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    made = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="[UNK]"))  # noqa: S106
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
