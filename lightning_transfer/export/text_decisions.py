@@ -59,7 +59,8 @@ class Examples:
         length = np.linalg.norm(wide)
         if not np.isfinite(length) or length == 0:
             return None
-        return np.clip(1.0 - self.directions @ (wide / length), 0.0, 2.0)
+        distances: Array = np.clip(1.0 - self.directions @ (wide / length), 0.0, 2.0)
+        return distances
 
 
 def decided(

@@ -157,7 +157,11 @@ def routing_charts(scores: Scores) -> list[Chart]:
             x_range=(0.0, 1.0),
         )
     ]
-    known = [(coverage, risk, at) for coverage, risk, at in points if None not in (coverage, risk, at)]
+    known = [
+        (coverage, risk, at)
+        for coverage, risk, at in points
+        if coverage is not None and risk is not None and at is not None
+    ]
     over = [
         Line("routed", sorted((at, coverage) for coverage, _, at in known)),
         Line("of them right", sorted((at, 1.0 - risk) for _, risk, at in known)),
@@ -208,7 +212,7 @@ def _out_of_scope(found: Mapping[str, Any], policy: Mapping[str, Any]) -> Sectio
 
 def _and_out_of_scope(found: Mapping[str, Any]) -> str:
     recall = _mapping(found.get("out_of_scope")).get("recall")
-    if not _known(recall):
+    if recall is None or not _known(recall):
         return ""
     num = recall.get("n") or found.get("n_out_of_scope")
     many = f"the {num} out-of-scope tickets" if num else "the out-of-scope tickets"

@@ -46,7 +46,7 @@ def score_section(scores: Scores) -> Section:
     metrics = {**scores.metrics, **_routing_metrics(scores)}
     levels = [f"{name}_level_{depth}" for depth in scores.levels for name in ("macro_f1", "accuracy")]
     for row in rows:
-        found = scores.baselines[row["key"]]
+        found = scores.baselines[str(row["key"])]
         row["levels"] = {name: found.get(name) for name in levels}
     return {
         "missing": "",
