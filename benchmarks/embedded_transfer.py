@@ -16,7 +16,8 @@ import json
 import os
 from pathlib import Path
 
-from benchmarks.magnetic_tile import Rows, groups, print_table, recipe, run_folder, test_rows
+from benchmarks.magnetic_tile import Rows, groups, print_table, test_rows
+from benchmarks.recipe_runs import run_recipe
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -66,9 +67,9 @@ def run(args: argparse.Namespace, strategy: str, fold: int, rate: str | None) ->
         fit += ["--data.root", str(args.data), "--trainer.enable_progress_bar=false"]
         fit += ["--evaluation.baselines=[majority]"]
         fit += [f"--model.optimizer.init_args.lr={rate}"] if rate else []
-        output, cost = recipe(fit)
-        recipe(["test", run_folder(output)])
-        stored.write_text(json.dumps({"run": run_folder(output), "cost": cost}))
+        fitted = run_recipe("vision", fit)
+        run_recipe("vision", ["test", fitted.folder])
+        stored.write_text(json.dumps({"run": fitted.folder, "cost": fitted.cost}))
     result = json.loads(stored.read_text())
     return result["run"], result["cost"]
 

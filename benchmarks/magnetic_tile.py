@@ -15,17 +15,14 @@ import argparse
 import csv
 import json
 import os
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.recipe_runs import ROOT, run_recipe
+
 CONFIGS = ROOT / "recipes" / "vision" / "configs"
 NEGATIVE = "free"
 
@@ -67,9 +64,9 @@ def run_fold(strategy: str, fold: int, args: argparse.Namespace) -> tuple[Rows, 
         fit = ["fit", "--config", str(CONFIGS / f"magnetic_tile_mobilenetv2_{strategy}.yaml")]
         fit += ["--data.root", str(args.data), "--model.weights", str(args.weights), f"--data.fold={fold}"]
         fit += ["--trainer.enable_progress_bar=false", "--evaluation.baselines=[majority]", *args.overrides]
-        output, cost = recipe(fit)
-        tested, _ = recipe(["test", run_folder(output)])
-        result = {"run": run_folder(output), "test": last_line(tested), "cost": cost}
+        fitted = run_recipe("vision", fit)
+        tested = run_recipe("vision", ["test", fitted.folder])
+        result = {"run": fitted.folder, "test": last_line(tested.output), "cost": fitted.cost}
         stored.write_text(json.dumps(result))
     result = json.loads(stored.read_text())
     return test_rows(result["run"], fold), result["cost"]
@@ -83,29 +80,6 @@ def test_rows(run: str, fold: int) -> Rows:
             row["id"]: {**{key: row[key] for key in ("label", "predicted")}, "score": float(row["score"]), "fold": fold}
             for row in csv.DictReader(stream)
         }
-
-
-def recipe(words: list[str]) -> tuple[str, dict[str, float]]:
-    """Run a verb of the recipe; return what it printed, its wall-clock seconds and its peak memory in MB."""
-    start = time.perf_counter()
-    # glibc gives large blocks back to the system at once, and pays for each page again at the next step.
-    keep = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "recipes.vision", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env={**os.environ, **keep},
-    )  # fmt: skip
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"`{' '.join(words)}` failed:\n{output}")
-    return output, {"seconds": time.perf_counter() - start, "megabytes": usage.ru_maxrss / 1024}
-
-
-def run_folder(output: str) -> str:
-    """Return the folder that a verb names at its end."""
-    found: list[str] = re.findall(r"^Run folder: (.+)$", output, flags=re.MULTILINE)
-    return found[-1].strip()
 
 
 def last_line(output: str) -> str:

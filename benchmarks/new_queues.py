@@ -18,17 +18,14 @@ import argparse
 import csv
 import json
 import os
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.recipe_runs import ROOT, run_recipe
+
 OLD_CONFIG = ROOT / "recipes" / "nlp" / "configs" / "banking77_minilm_gradual.yaml"
 NEW_CONFIG = ROOT / "benchmarks" / "configs" / "new_queues.yaml"
 COLUMNS = ["--data.id_column=id", "--data.body_column=body", "--data.label_column=queue"]
@@ -117,32 +114,11 @@ def fit(stored: Path, words: Sequence[str]) -> None:
     """Fit, unless an earlier call did, and keep where the run is, its score on validation and its cost."""
     if stored.is_file():
         return
-    start = time.perf_counter()
-    output, megabytes = recipe(words)
-    run = re.findall(r"^Run folder: (.+)$", output, flags=re.MULTILINE)[-1].strip()
-    scores = json.loads((ROOT / run / "metrics.json").read_text())
-    result = {
-        "run": run,
-        "val_macro_f1": scores["val_macro_f1"]["value"],
-        "seconds": time.perf_counter() - start,
-        "megabytes": megabytes,
-    }
+    ran = run_recipe("nlp", words)
+    scores = json.loads((ROOT / ran.folder / "metrics.json").read_text())
+    result = {"run": ran.folder, "val_macro_f1": scores["val_macro_f1"]["value"], **ran.cost}
     stored.write_text(json.dumps(result))
     print(f"{stored.stem}: validation macro-F1 {result['val_macro_f1']:.4f}, {result['seconds']:.0f} s", flush=True)
-
-
-def recipe(words: Sequence[str]) -> tuple[str, float]:
-    """Run a verb of the recipe; return what it printed, and its peak memory in MB."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "recipes.nlp", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"`{' '.join(words)}` failed:\n{output}")
-    return output, usage.ru_maxrss / 1024
 
 
 def chosen(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -167,7 +143,7 @@ def predicted(run: str) -> Predicted:
     """Return what a run says of the test tickets; the test is run where it was not."""
     folders = sorted((ROOT / run).glob("test*/predictions.csv"))
     if not folders:
-        recipe(["test", run, "--evaluation.baselines=[majority]"])
+        run_recipe("nlp", ["test", run, "--evaluation.baselines=[majority]"])
         folders = sorted((ROOT / run).glob("test*/predictions.csv"))
     return {row["id"].removeprefix("old "): (row["label"], row["predicted"]) for row in read(folders[-1])}
 

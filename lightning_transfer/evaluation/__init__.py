@@ -32,7 +32,6 @@ from lightning_transfer.evaluation.probe import ProbeScore, probe_features
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.recommend import DataFacts, Recommendation, format_recommendation, recommend
 from lightning_transfer.evaluation.results import ClassificationResult
-from lightning_transfer.evaluation.routing_costs import check_costs
 from lightning_transfer.evaluation.routing_decide import RoutingDecision, decide
 from lightning_transfer.evaluation.routing_file import write_decisions
 from lightning_transfer.evaluation.routing_fit import fit_routing
@@ -44,6 +43,7 @@ from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import format_calibration, format_latency, format_slices, format_table
+from lightning_transfer.metrics.routing_costs import check_costs
 
 __all__ = [
     "EXAMPLES_KEY",

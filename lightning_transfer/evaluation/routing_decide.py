@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lightning_transfer.evaluation.neighbours import TrainingExamples
-from lightning_transfer.evaluation.routing_costs import cost_matrix
 from lightning_transfer.evaluation.routing_policy import RoutingPolicy
 from lightning_transfer.metrics import energy_score, knn_score, max_logit_score, probabilities
+from lightning_transfer.metrics.routing_costs import cost_matrix
 from lightning_transfer.types import Neighbour, Schema
 
 __all__ = ["ASKED", "NEIGHBOURS", "OUT_OF_SCOPE", "ROUTED", "UNREADABLE", "Choices", "RoutingDecision", "choose"]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from lightning_transfer.errors import TransferError, listing
 from lightning_transfer.evaluation.neighbours import TrainingExamples
-from lightning_transfer.evaluation.routing_costs import check_costs
 from lightning_transfer.evaluation.routing_decide import choose, out_of_scope_scores
 from lightning_transfer.evaluation.routing_policy import SCORES, RoutingPolicy
 from lightning_transfer.evaluation.runner import Outputs
@@ -23,6 +22,7 @@ from lightning_transfer.metrics import (
     probabilities,
     threshold_at_false_positive_rate,
 )
+from lightning_transfer.metrics.routing_costs import check_costs
 from lightning_transfer.types import Schema
 
 __all__ = ["MAX_IN_SCOPE_LOST", "TARGET_PRECISIONS", "fit_routing"]

@@ -14,7 +14,6 @@ from lightning_transfer import metrics
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation.judges import Judge, intervals
 from lightning_transfer.evaluation.neighbours import TrainingExamples
-from lightning_transfer.evaluation.routing_costs import cost_matrix
 from lightning_transfer.evaluation.routing_decide import (
     ASKED,
     OUT_OF_SCOPE,
@@ -27,6 +26,7 @@ from lightning_transfer.evaluation.routing_policy import SCORES, RoutingPolicy
 from lightning_transfer.evaluation.runner import Outputs
 from lightning_transfer.evaluation.scores import labels_of
 from lightning_transfer.metrics import Interval
+from lightning_transfer.metrics.routing_costs import cost_matrix
 from lightning_transfer.types import Record, Schema
 
 __all__ = ["RoutingResult", "measure_routing"]

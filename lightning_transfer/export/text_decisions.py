@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_transfer.evaluation.routing_costs import cost_matrix
 from lightning_transfer.export.predict_onnx import judge
+from lightning_transfer.metrics.routing_costs import cost_matrix
 
 __all__ = ["KNN", "Examples", "decided", "unreadable"]
 

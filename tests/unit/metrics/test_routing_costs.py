@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_transfer.evaluation.routing_costs import check_costs, cost_matrix
+from lightning_transfer.metrics.routing_costs import check_costs, cost_matrix
 
 QUEUES = ("billing", "cancellation", "delivery")
 ALL = {"*": {"*": 5}}

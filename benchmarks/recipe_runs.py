@@ -1,0 +1,62 @@
+"""Run a recipe in a process of its own, and say what it printed, how long it took, and what memory it needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["ROOT", "Ran", "run_recipe"]
+
+ROOT = Path(__file__).parents[1]
+
+
+class Ran(NamedTuple):
+    """What a verb left behind.
+
+    Attributes:
+        output: All that it printed.
+        seconds: Wall clock of the whole process.
+        megabytes: Its peak memory.
+    """
+
+    output: str
+    seconds: float
+    megabytes: float
+
+    @property
+    def folder(self) -> str:
+        """The run folder that the verb names at its end."""
+        found: list[str] = re.findall(r"^Run folder: (.+)$", self.output, flags=re.MULTILINE)
+        return found[-1].strip()
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Seconds and megabytes, as they are stored."""
+        return {"seconds": self.seconds, "megabytes": self.megabytes}
+
+
+def run_recipe(recipe: str, words: Sequence[str]) -> Ran:
+    """Run ``python -m recipes.<recipe> WORDS`` from the root of the checkout.
+
+    Raises:
+        SystemExit: With all that was printed, if it fails.
+    """
+    start = time.perf_counter()
+    # glibc gives large blocks back to the system at once, and pays for each page again at the next step.
+    keep = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"recipes.{recipe}", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env={**os.environ, **keep},
+    )  # fmt: skip
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"`{' '.join(words)}` failed:\n{output}")
+    return Ran(output, time.perf_counter() - start, usage.ru_maxrss / 1024)
