@@ -217,7 +217,7 @@ def fit_precision_threshold(
     proven = _lower_bound(share, effective, sure)
     enough = np.flatnonzero(proven >= min_precision)
     if not len(enough):
-        best = int(np.argmax(proven))
+        best = len(proven) - 1 - int(np.argmax(proven[::-1]))  # of equals the one with most records
         decided = int(ends[best]) + 1
         hits = round(share[best] * decided)
         least = int(np.ceil(np.log(1.0 - sure) / np.log(min_precision) - 1e-9))

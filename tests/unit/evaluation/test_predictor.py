@@ -10,7 +10,15 @@ from PIL import Image
 from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.tiling import Tiling
 from lightning_transfer.errors import CheckpointError, DataError
-from lightning_transfer.evaluation import EXAMPLES_KEY, Outputs, TrainingExamples, load, predictions
+from lightning_transfer.evaluation import (
+    EXAMPLES_KEY,
+    ROUTING_KEY,
+    Outputs,
+    RoutingPolicy,
+    TrainingExamples,
+    load,
+    predictions,
+)
 from lightning_transfer.modules import ClassificationModule
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
 from lightning_transfer.types import Batch, Calibration, OperatingPoint, Record, Schema
@@ -114,6 +122,27 @@ def test_the_nearest_training_example_comes_from_the_checkpoint_alone(run, pictu
     plain = load(run[0]).predict(pictures[::-1], batch_size=2)
     assert [row.nearest for row in plain] == [None] * 5
     assert [replace(row, nearest=None) for row in found] == plain
+
+
+def test_items_are_routed_by_the_policy_of_the_checkpoint(run, pictures, tmp_path):
+    _, module, _ = run
+    checkpoint = save(tmp_path / "model.ckpt", module)
+    first = load(tmp_path).predict(pictures)
+    confidences = sorted(max(row.probabilities.values()) for row in first)
+    cut = (confidences[1] + confidences[2]) / 2
+    checkpoint[CHECKPOINT_KEY][ROUTING_KEY] = RoutingPolicy(0.9, cut).to_dict()
+    torch.save(checkpoint, tmp_path / "model.ckpt")
+    found = load(tmp_path).route(pictures, batch_size=2)
+    assert [row.id for row in found] == [str(path) for path in pictures]
+    for row, plain in zip(found, first, strict=True):
+        assert row.confidence == pytest.approx(max(plain.probabilities.values()), abs=1e-6)
+        assert (row.decision, row.queue) == (("route", plain.predicted) if row.confidence >= cut else ("ask", None))
+    assert [row.decision for row in found].count("route") == 3
+
+
+def test_routing_without_a_policy_is_refused(run, pictures):
+    with pytest.raises(ValueError, match=r"model\.ckpt` has no routing policy"):
+        load(run[0]).route(pictures)
 
 
 def test_another_fitted_rate_decides(run, pictures, tmp_path):
