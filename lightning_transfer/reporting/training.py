@@ -26,7 +26,7 @@ Section = dict[str, Any]
 
 # What a reader can take in; the JSON files of the run hold all.
 _MOST_ROWS = 40
-_MOST_COLUMNS = 12
+_MOST_COLUMNS = 8
 _SCORES = ("val_macro_f1", "val_accuracy", "val_auroc", "val_ap", "val_wer", "val_cer")
 
 
