@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
-from lightning_transfer.data.text_items import NO_TEXT, cleaned_texts
+from lightning_transfer.data.texts_items import NO_TEXT, cleaned_texts
 from lightning_transfer.errors import CheckpointError, DataError, listing
 from lightning_transfer.evaluation.neighbours import TrainingExamples
 from lightning_transfer.evaluation.predictions import predictions

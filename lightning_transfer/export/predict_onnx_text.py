@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from lightning_transfer.data.text_items import NO_TEXT, cleaned_texts
 from lightning_transfer.data.texts_clean import TextCleaning
 from lightning_transfer.data.texts_ids import open_tokenizer, token_rows
+from lightning_transfer.data.texts_items import NO_TEXT, cleaned_texts
 from lightning_transfer.data.texts_private import phone_library
 from lightning_transfer.data.texts_tables import TextTable, cell_text
 from lightning_transfer.errors import DataError, closest
