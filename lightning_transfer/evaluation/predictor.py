@@ -11,12 +11,12 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
+from lightning_transfer.data.texts_items import NO_TEXT, cleaned_texts
 from lightning_transfer.errors import CheckpointError, DataError, listing
 from lightning_transfer.evaluation.neighbours import TrainingExamples
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.routing_decide import UNREADABLE, RoutingDecision, decide
 from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
-from lightning_transfer.evaluation.text_items import NO_TEXT, cleaned_texts
 from lightning_transfer.evaluation.tiles import join_logits
 from lightning_transfer.types import BackboneCard, Batch, Calibration, Prediction, Record, Schema
 

@@ -24,10 +24,10 @@ import numpy as np
 
 from lightning_transfer.data.texts_clean import TextCleaning
 from lightning_transfer.data.texts_ids import open_tokenizer, token_rows
+from lightning_transfer.data.texts_items import NO_TEXT, cleaned_texts
 from lightning_transfer.data.texts_private import phone_library
 from lightning_transfer.data.texts_tables import TextTable, cell_text
 from lightning_transfer.errors import DataError, closest
-from lightning_transfer.evaluation.text_items import NO_TEXT, cleaned_texts
 from lightning_transfer.export.predict_onnx import BATCH, open_model
 from lightning_transfer.export.text_batches import by_length, padded
 from lightning_transfer.export.text_decisions import Examples, decided, unreadable

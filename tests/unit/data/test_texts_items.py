@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lightning_transfer.data.texts_clean import TextCleaning
-from lightning_transfer.evaluation.text_items import cleaned_texts
+from lightning_transfer.data.texts_items import cleaned_texts
 from lightning_transfer.types import Record
 
 CLEANING = TextCleaning(phones=False)
