@@ -24,8 +24,8 @@ FOREIGN = ("weather", "song", "recipe", "holiday")
 FILLERS = ("please", "hello", "my", "is", "thanks", "help", "the", "again")
 SMALL = ["--model.head_norm=unit", "--model.optimizer=torch.optim.AdamW", "--model.optimizer.init_args.lr=0.01",
          "--trainer.max_epochs=6", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
-         "--data.batch_size=16", "--data.label_column=queue", "--data.out_of_scope=none", "--data.group_column=customer",
-         "--data.time_column=created", "--data.copies=keep", "--data.val_fraction=0.2",
+         "--data.batch_size=16", "--data.label_column=queue", "--data.out_of_scope=none",
+         "--data.group_column=customer", "--data.time_column=created", "--data.copies=keep", "--data.val_fraction=0.2",
          "--data.calibration_fraction=0.3"]  # fmt: skip
 
 

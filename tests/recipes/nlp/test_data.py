@@ -123,5 +123,5 @@ def _schema(card, folder: Path):
 
 def test_no_label_at_all_is_an_error(tmp_path: Path, card) -> None:
     file = write_rows(tmp_path / "tickets.csv", [{**row, "queue": ""} for row in make_rows(9)])
-    with pytest.raises(DataError, match="None of the 9 rows .* has a label in `queue`"):
+    with pytest.raises(DataError, match=r"None of the 9 rows .* has a label in `queue`"):
         module(file, card).setup("fit")
