@@ -183,7 +183,8 @@ class Prediction:
         score: Probability of anything but the negative class; None if there is no such class.
         decision: The class after the stored threshold: the negative class below it, the most probable other class
             from it on; for multi-label the classes that reach their own thresholds. The same as ``predicted`` where no
-            threshold is stored; ``undefined`` without finite logits.
+            threshold is stored; ``undefined`` without finite logits; ``unreadable`` for a text of which nothing is
+            left.
         reason: Why it is undefined.
         nearest: The nearest training example; None where the model keeps none, or the features are not finite.
     """
