@@ -76,7 +76,7 @@ class FewShotModule(ClassificationModule):
         descriptions: dict[str, str] | str | None = None,
         keep_source_head: bool = False,
         lora: LoraOptions | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.01),
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4, weight_decay=0.01),
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         scheduler_monitor: str = "val_loss",
