@@ -14,6 +14,7 @@ class UnitNorm(nn.Module):
     Gurevych 2019, arXiv 1908.10084).
 
     Example:
+        >>> import torch
         >>> round(UnitNorm()(torch.tensor([[3.0, 4.0]])).norm().item() ** 2, 5)
         2.0
     """
