@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import new_queues
+from benchmarks import new_queues, recipe_runs
 from benchmarks.new_queues import accuracy, chosen, difference, write_tables
 from tests.recipes.nlp.conftest import make_encoder
 
@@ -67,7 +67,8 @@ def test_all_parts_run(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     encoder = make_encoder(data / "encoder", words)
     config = data / "old.yaml"
     config.write_text(f"model:\n  backbone: {encoder}\n  head_norm: batchnorm\ndata: {{batch_size: 8}}\n")
-    monkeypatch.setattr(new_queues, "ROOT", data)
+    for module in (new_queues, recipe_runs):
+        monkeypatch.setattr(module, "ROOT", data)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     command = ["new_queues", "--data", str(data), "--out", str(data / "out"), "--num_new=2", f"--config={config}"]
     command += ["--rates", "0.01", "--shares", "0.5", "--", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
