@@ -58,10 +58,9 @@ def test_a_head_goes_through_all_verbs(case: str, tmp_path: Path, capsys: pytest
     metrics = json.loads((run / "test" / "metrics.json").read_text())
     assert metrics["accuracy"]["n"] == 24
     assert main(RECIPE, ["predict", str(run)]) == 0
-    with (run / "predict" / "predictions.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = [json.loads(line) for line in (run / "predict" / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 3 * (6 + 4 + 4 + 8)
-    assert {row["predicted"] for row in rows} <= set(QUEUES)
+    assert {row["queues"][0]["queue"] for row in rows} <= set(QUEUES)
 
 
 @pytest.mark.parametrize(
