@@ -157,10 +157,9 @@ def routing_charts(scores: Scores) -> list[Chart]:
             x_range=(0.0, 1.0),
         )
     ]
-    known = [(coverage, risk, at) for coverage, risk, at in points if None not in (coverage, risk, at)]
     over = [
-        Line("routed", sorted((at, coverage) for coverage, _, at in known)),
-        Line("of them right", sorted((at, 1.0 - risk) for _, risk, at in known)),
+        Line("routed", sorted((at, share) for share, _, at in points if at is not None and share is not None)),
+        Line("of them right", sorted((at, 1.0 - bad) for _, bad, at in points if at is not None and bad is not None)),
     ]
     charts.append(
         line_chart(

@@ -29,6 +29,7 @@ _SHOWN_RATE = 0.2
 
 def score_section(scores: Scores) -> Section:
     """Return the headline, and each method's row with the paired differences."""
+    levels = [f"{name}_level_{depth}" for depth in scores.levels for name in ("macro_f1", "accuracy")]
     rows = [
         {
             "name": BASELINES.get(name, name),
@@ -39,15 +40,12 @@ def score_section(scores: Scores) -> Section:
                 for metric, item in scores.differences.get(name, {}).items()
                 if metric in scores.shown
             },
+            "levels": {metric: found.get(metric) for metric in levels},
             "description": scores.descriptions.get(name, ""),
         }
         for name, found in scores.baselines.items()
     ]
     metrics = {**scores.metrics, **_routing_metrics(scores)}
-    levels = [f"{name}_level_{depth}" for depth in scores.levels for name in ("macro_f1", "accuracy")]
-    for row in rows:
-        found = scores.baselines[row["key"]]
-        row["levels"] = {name: found.get(name) for name in levels}
     return {
         "missing": "",
         "headline": scores.headline,
