@@ -101,15 +101,15 @@ def _periods(name: str, texts: Sequence[str]) -> list[str] | None:
         return None
     times = iter([None if math.isnan(time) else datetime.fromtimestamp(time, tz=timezone.utc) for time in found])
     days = [None if text == _MISSING else next(times) for text in texts]
-    for period in (_quarter, "{:%Y-%m}".format, "{:%Y-%m-%d}".format, "{:%Y}".format):
-        names = [_MISSING if day is None else period(day) for day in days]
+    for form in ("quarter", "%Y-%m", "%Y-%m-%d", "%Y"):
+        names = [_MISSING if day is None else _period(day, form) for day in days]
         if 2 <= len(set(names) - {_MISSING}) <= MAX_VALUES:
             return names
     return None
 
 
-def _quarter(day: datetime) -> str:
-    return f"{day.year} Q{(day.month + 2) // 3}"
+def _period(day: datetime, form: str) -> str:
+    return f"{day.year} Q{(day.month + 2) // 3}" if form == "quarter" else day.strftime(form)
 
 
 def _bands(numbers: Sequence[float | None]) -> tuple[list[str], str]:
