@@ -6,9 +6,10 @@ from lightning_transfer.backbones.cards import read_card
 from lightning_transfer.backbones.licences import licence_notice
 from lightning_transfer.backbones.load import load_backbone, load_source_head
 from lightning_transfer.backbones.lora import LoraOptions, add_lora, merged
-from lightning_transfer.backbones.sources import list_embedded
+from lightning_transfer.backbones.sources import LIBRARIES, list_embedded
 
 __all__ = [
+    "LIBRARIES",
     "LoraOptions",
     "add_lora",
     "licence_notice",

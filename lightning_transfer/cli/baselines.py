@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_transfer.errors import BackboneError
-from lightning_transfer.evaluation import BaselineOutputs, Outputs, collect_features, fit_baselines, fit_calibration
-from lightning_transfer.types import Calibration, Split
+from lightning_transfer.evaluation import BaselineOutputs, Outputs, calibrate_baseline, collect_features, fit_baselines
+from lightning_transfer.types import Split
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
@@ -107,14 +107,8 @@ def _plain_classifier(cli: TransferCLI, test: Outputs) -> BaselineOutputs:
         known = Outputs.from_labels(records, schema)
         return known.with_logits(torch.from_numpy(classify(records)))
 
-    calibration = Calibration()
-    if data.records_for("calibration"):
-        calibration = fit_calibration(
-            outputs("calibration"),
-            schema,
-            max_false_reject_rate=cli.config_init["evaluation"].max_false_reject_rate,
-            n_resamples=0,
-        )
+    known = outputs("calibration") if data.records_for("calibration") else None
+    calibration = calibrate_baseline(known, schema, cli.config_init["evaluation"].max_false_reject_rate)
     found = outputs("test").only(test.index.tolist())
     return BaselineOutputs(found, calibration, description, time.perf_counter() - start)
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from lightning_transfer.callbacks import BackboneFreezeUnfreeze
 from lightning_transfer.evaluation import DataFacts
-from lightning_transfer.modules import ZeroShotModule
 from lightning_transfer.types import BackboneCard, Schema
 
 __all__ = ["configured_strategy", "data_facts", "device_memory"]
@@ -34,7 +33,7 @@ def data_facts(module: nn.Module, schema: Schema | None, **known: Any) -> DataFa
     counts = {} if schema is None else schema.counts.get("train", {})
     if card is None or schema is None or not any(counts.values()):
         return None
-    if getattr(module, "learns_from", "all") == "negative" or isinstance(module, ZeroShotModule):
+    if getattr(module, "learns_from", "all") != "all":
         return None
     backbone = getattr(module, "backbone", module)
     return DataFacts(

@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightning_transfer import __version__
+from lightning_transfer.backbones import LIBRARIES
 from lightning_transfer.callbacks import ExactResume
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
@@ -43,7 +44,6 @@ __all__ = ["TransferCLI"]
 
 # A distributed sampler repeats records to fill its last batch: predictions would hold them twice.
 _ONE_DEVICE = ("validate", "test", "predict", "plan", "check-data", "export")
-_HUBS = ("timm/", "torchvision/", "hf/")
 
 
 class TransferCLI(LightningCLI):
@@ -162,7 +162,7 @@ class TransferCLI(LightningCLI):
     def _forgo_download(self) -> None:
         """Build a network whose weights would come from a hub without them: the check of data asks for its card."""
         model = self.config["model"]
-        if model.get("weights", "") is None and str(model.get("backbone")).startswith(_HUBS):
+        if model.get("weights", "") is None and str(model.get("backbone")).partition("/")[0] in LIBRARIES:
             model["weights"] = "random"
             if "keep_source_head" in model:
                 model["keep_source_head"] = False

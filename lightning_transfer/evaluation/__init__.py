@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_transfer.evaluation.baselines import (
     Baseline,
     BaselineOutputs,
+    calibrate_baseline,
     fit_baselines,
     knn_baseline,
     linear_probe_baseline,
@@ -72,6 +73,7 @@ __all__ = [
     "Suspect",
     "SuspectGroup",
     "TrainingExamples",
+    "calibrate_baseline",
     "check_costs",
     "check_labels",
     "collect_features",

@@ -20,7 +20,8 @@ from lightning_transfer.evaluation.scores import labels_of
 from lightning_transfer.metrics import class_counts, group_codes, macro_f1
 from lightning_transfer.types import Calibration, Schema
 
-__all__ = ["Baseline", "BaselineOutputs", "fit_baselines", "knn_baseline", "linear_probe_baseline", "majority_baseline"]
+__all__ = ["Baseline", "BaselineOutputs", "calibrate_baseline", "fit_baselines", "knn_baseline"]
+__all__ += ["linear_probe_baseline", "majority_baseline"]
 
 _Array = NDArray[Any]
 _Score = Callable[[_Array], _Array]
@@ -112,17 +113,25 @@ def fit_baselines(
             start = time.perf_counter()
             baseline = known[name]()
             seconds = time.perf_counter() - start
-            fitted = Calibration()
-            if calibration is not None:
-                fitted = fit_calibration(
-                    baseline.outputs(calibration),
-                    schema,
-                    max_false_reject_rate=max_false_reject_rate,
-                    n_resamples=0,  # nobody decides by a baseline: its thresholds need no intervals
-                )
+            found = None if calibration is None else baseline.outputs(calibration)
+            fitted = calibrate_baseline(found, schema, max_false_reject_rate)
             rows[name] = BaselineOutputs(baseline.outputs(test), fitted, baseline.description, seconds)
             bar.update(1)
     return rows
+
+
+def calibrate_baseline(outputs: Outputs | None, schema: Schema, max_false_reject_rate: float) -> Calibration:
+    """Return a baseline's own temperature and threshold; without a calibration split the identity.
+
+    Args:
+        outputs: What the baseline says of the calibration split; None if there is none.
+        schema: Names task and classes.
+        max_false_reject_rate: For the threshold, as the model's.
+    """
+    if outputs is None:
+        return Calibration()
+    # Nobody decides by a baseline: its thresholds need no intervals.
+    return fit_calibration(outputs, schema, max_false_reject_rate=max_false_reject_rate, n_resamples=0)
 
 
 def majority_baseline(train: Outputs, schema: Schema) -> Baseline:

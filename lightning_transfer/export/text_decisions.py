@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_transfer.export.predict_onnx import judge
-from lightning_transfer.metrics.routing_costs import cost_matrix
 
 __all__ = ["KNN", "Examples", "decided", "unreadable"]
 
@@ -155,8 +154,8 @@ def _routed(shares: Array, classes: list[str], policy: Mapping[str, Any], score:
     place, costs = int(order[0]), np.zeros(0)
     ask = 0.0
     if policy.get("costs"):
-        matrix, ask = cost_matrix(policy["costs"], classes)
-        costs = shares @ matrix
+        ask = float(policy["costs"]["ask"])
+        costs = shares @ np.array([[_cost(policy["costs"], truth, queue) for queue in classes] for truth in classes])
         place = int(costs.argmin())
     confidence = float(shares[place])
 
@@ -190,6 +189,16 @@ def _routed(shares: Array, classes: list[str], policy: Mapping[str, Any], score:
         if first - second < policy["min_margin"]:
             return made("ask", f"{first:.2f} against {second:.2f} for `{classes[int(order[1])]}`: too close")
     return made("route", sure)
+
+
+def _cost(costs: Mapping[str, Any], truth: str, queue: str) -> float:
+    """Return what a text of ``truth`` costs in ``queue``: ``*`` is what is not named, and the right queue is free."""
+    own, others = costs.get(truth, {}), costs.get("*", {})
+    if queue in own:
+        return float(own[queue])
+    if queue == truth:
+        return 0.0
+    return float(own.get("*", others.get(queue, others.get("*"))))
 
 
 def _apart(first: float, second: float) -> tuple[str, str]:

@@ -67,8 +67,9 @@ class TransferModule(pl.LightningModule):
 
     monitor: str | None = "val_loss"
     monitor_mode: Literal["min", "max"] = "min"
-    learns_from: Literal["all", "negative"] = "all"
-    """``negative``: the negative class alone is enough to train; the data then take all other classes together."""
+    learns_from: Literal["all", "negative", "descriptions"] = "all"
+    """``negative``: the negative class alone is enough to train; the data then take all other classes together.
+    ``descriptions``: those of the classes are, and no record trains."""
     examples_per_class: int | None = None
     """How many examples of one class a training batch holds together, with several classes in it; None: no rule."""
 

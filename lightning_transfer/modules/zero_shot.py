@@ -41,6 +41,7 @@ class ZeroShotModule(ClassificationModule):
     """
 
     monitor = None
+    learns_from = "descriptions"
 
     def __init__(
         self,

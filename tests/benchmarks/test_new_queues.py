@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import new_queues, recipe_runs
 from benchmarks.new_queues import accuracy, chosen, difference, write_tables
-from tests.recipes.nlp.conftest import make_encoder
+from tests.unit.modules.text_toys import make_encoder
 
 WORDS = {f"intent_{place}": [f"word{place}{letter}" for letter in "abcdef"] for place in range(8)}
 
@@ -64,7 +64,7 @@ def test_accuracies_and_differences_are_shares_of_tickets() -> None:
 @pytest.mark.slow
 def test_all_parts_run(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = [word for group in WORDS.values() for word in group] + ["train", "test"]
-    encoder = make_encoder(data / "encoder", words)
+    encoder = make_encoder(data / "encoder", words, hidden=32)
     config = data / "old.yaml"
     config.write_text(f"model:\n  backbone: {encoder}\n  head_norm: batchnorm\ndata: {{batch_size: 8}}\n")
     for module in (new_queues, recipe_runs):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,7 @@ from lightning_transfer.errors import BackboneError, CheckpointError
 from lightning_transfer.evaluation.scratch import random_twin
 from lightning_transfer.modules import ClassificationModule, TransferModule
 from lightning_transfer.types import Batch, Schema
+from tests.unit.callbacks.callback_toys import Watch
 
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -112,19 +113,6 @@ def test_the_base_is_frozen_and_bitwise_the_pretrained_one(folder: Path) -> None
     wanted = pretrained.state_dict()
     assert base.keys() == wanted.keys()
     assert all(torch.equal(value, wanted[name]) for name, value in base.items())
-
-
-class Watch(Callback):
-    """Writes down, before each step, what has a gradient, and every rate."""
-
-    def __init__(self) -> None:
-        self.trains: list[set[str]] = []
-        self.rates: list[dict[str, float]] = []
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        names = {id(value): name for name, value in pl_module.named_parameters()}
-        self.trains.append({name for name, value in pl_module.named_parameters() if value.grad is not None})
-        self.rates.append({names[id(v)]: group["lr"] for group in optimizer.param_groups for v in group["params"]})
 
 
 def test_schedules_open_adapters_by_depth_and_never_the_base(folder: Path) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_transfer import BackboneFreezeUnfreeze, DiscriminativeLR, ForgettingMonitor
+from tests.unit.callbacks.callback_toys import Watch
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -118,20 +119,6 @@ class Project(LightningModule):
 
     def moved(self) -> set[str]:
         return {name for name, value in self.named_parameters() if not torch.equal(value, self.start[name])}
-
-
-class Watch(Callback):
-    """Writes down, before each step, what trains, what has a gradient, and every rate."""
-
-    def __init__(self) -> None:
-        self.trains: list[set[str]] = []
-        self.rates: list[dict[str, float]] = []
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        names = {id(value): name for name, value in pl_module.named_parameters()}
-        self.trains.append({name for name, value in pl_module.named_parameters() if value.grad is not None})
-        assert self.trains[-1] == {name for name, value in pl_module.named_parameters() if value.requires_grad}
-        self.rates.append({names[id(v)]: group["lr"] for group in optimizer.param_groups for v in group["params"]})
 
 
 def fit(project: Project, callbacks: list[Any], epochs: int = 4, **options: Any) -> Trainer:

@@ -1,7 +1,6 @@
 """A table of tickets with a tiny encoder that can tell their words apart, and one fitted run that many tests read."""
 
 import csv
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from lightning_transfer.cli import main
 from recipes.nlp.cli import RECIPE
+from tests.unit.modules.text_toys import make_encoder
 
 QUEUES = {
     "billing/invoice": ("invoice", "wrong", "amount", "total"),
@@ -28,29 +26,6 @@ SMALL = ["--model.head_norm=unit", "--model.optimizer=torch.optim.AdamW", "--mod
          "--data.batch_size=16", "--data.label_column=queue", "--data.out_of_scope=none",
          "--data.group_column=customer", "--data.time_column=created", "--data.copies=keep", "--data.val_fraction=0.2",
          "--data.calibration_fraction=0.3"]  # fmt: skip
-
-
-def make_encoder(folder: Path, words: Iterable[str] | None = None) -> Path:
-    """Save a BERT of two blocks as transformers does; its weights are large, so that words differ without training."""
-    words = words or [word for known in (*QUEUES.values(), FOREIGN, FILLERS) for word in known]
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
-    tokenizer = Tokenizer(models.WordPiece({name: place for place, name in enumerate(names)}, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    folder.mkdir(parents=True)
-    config = transformers.BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=len(names),
-        max_position_embeddings=24, initializer_range=0.3, pad_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 24}))
-    return folder
 
 
 def make_rows(count: int = 240, seed: int = 0) -> list[dict[str, str]]:
@@ -88,7 +63,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_encoder(tmp_path_factory.mktemp("encoder") / "bert")
+    words = [word for known in (*QUEUES.values(), FOREIGN, FILLERS) for word in known]
+    return make_encoder(tmp_path_factory.mktemp("encoder") / "bert", words, hidden=32)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from lightning_transfer.cli import main
 from lightning_transfer.modules import TransferModule
 from recipes.nlp.cli import RECIPE
 from recipes.nlp.data import TextDataModule
-from tests.recipes.nlp.conftest import make_encoder, run_folder
+from tests.recipes.nlp.conftest import run_folder
+from tests.unit.modules.text_toys import make_encoder
 
 Run = Callable[..., tuple[int, str]]
 
@@ -49,7 +50,7 @@ def _write(path: Path, queues: tuple[str, ...], count: int, seed: int) -> Path:
 def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny encoder that knows all words of the tickets."""
     words = [word for text in QUEUES.values() for word in text.split()]
-    return make_encoder(tmp_path_factory.mktemp("encoder") / "tiny", [*words, *FILLERS, "nr"])
+    return make_encoder(tmp_path_factory.mktemp("encoder") / "tiny", [*words, *FILLERS, "nr"], hidden=32)
 
 
 @pytest.fixture(scope="session")

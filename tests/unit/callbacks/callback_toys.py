@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-for name in ("lightning.pytorch", "pytorch_lightning"):
-    logging.getLogger(name).setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*module.s. in eval mode.*")
 
@@ -130,3 +128,17 @@ def moved(before: dict[str, torch.Tensor], module: nn.Module) -> set[str]:
 
 def copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+class Watch(Callback):
+    """Writes down, before each step, what trains, what has a gradient, and every rate."""
+
+    def __init__(self) -> None:
+        self.trains: list[set[str]] = []
+        self.rates: list[dict[str, float]] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        names = {id(value): name for name, value in pl_module.named_parameters()}
+        self.trains.append({name for name, value in pl_module.named_parameters() if value.grad is not None})
+        assert self.trains[-1] == {name for name, value in pl_module.named_parameters() if value.requires_grad}
+        self.rates.append({names[id(v)]: group["lr"] for group in optimizer.param_groups for v in group["params"]})

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_transfer.cli import Recipe, main
+
 HERE = Path(__file__).parent
 CONFIGS = HERE / "toy_recipe" / "configs"
 SMALL = str(CONFIGS / "small.yaml")
@@ -32,22 +34,25 @@ class Done:
         return Path(self.out.rsplit("Run folder: ", 1)[1].splitlines()[0])
 
 
+def runner(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Return what runs words of a recipe, and returns what was printed."""
+
+    def run(*words: object) -> Done:
+        capsys.readouterr()
+        code = main(recipe, [str(word) for word in words])
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Run words of the toy recipe in an empty folder."""
     from toy_recipe.cli import RECIPE
 
-    from lightning_transfer.cli import main
-
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> Done:
-        capsys.readouterr()
-        code = main(RECIPE, [str(word) for word in words])
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
+    return runner(RECIPE, capsys)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from lightning_transfer.cli import main
 from lightning_transfer.cli.routing import fit_policy
 from lightning_transfer.evaluation import RoutingPolicy, fit_routing
 from lightning_transfer.types import Schema
-from tests.unit.cli.conftest import SMALL, Done
+from tests.unit.cli.conftest import SMALL, Done, runner
 
 Toy = Callable[..., Done]
 ROUTED = replace(RECIPE, data="toy_recipe.routed:RoutedData", routes=True)
@@ -32,14 +32,7 @@ OPTIONS = ["--data.num_records", "400", "--data.calibration_fraction", "0.25", "
 def routed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Toy:
     """Run words of the toy recipe that routes, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> Done:
-        capsys.readouterr()
-        code = main(ROUTED, [str(word) for word in words])
-        printed = capsys.readouterr()
-        return Done(code, printed.out, printed.err)
-
-    return run
+    return runner(ROUTED, capsys)
 
 
 FITTED: dict[str, Any] = {}

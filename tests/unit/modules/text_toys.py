@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,10 +22,13 @@ WORDS = {
 _FILLERS = ("please", "hello", "my", "is", "thanks", "help")
 
 
-def make_encoder(folder: Path, hidden: int = 16, seed: int = 0) -> Path:
-    """Save a BERT of two blocks; its weights are large, so that words can be told apart without training."""
-    words = [word for known in WORDS.values() for word in known]
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_FILLERS, *words]
+def make_encoder(folder: Path, words: Iterable[str] | None = None, hidden: int = 16, seed: int = 0) -> Path:
+    """Save a BERT of two blocks; its weights are large, so that words can be told apart without training.
+
+    It knows ``words``, by default those of `make_tickets`.
+    """
+    words = words or (*_FILLERS, *(word for known in WORDS.values() for word in known))
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
     tokenizer = Tokenizer(models.WordPiece({name: place for place, name in enumerate(names)}, unk_token=names[1]))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
