@@ -2,7 +2,8 @@
 
 Each row is a `fit` and a `test` of one of the recipe's own configs, for several seeds; a seed draws the validation
 split, too. Every choice is made on validation, the official test file is read once by each run. Time and peak memory
-are those of the whole `fit` process.
+are those of the whole `fit` process. Once validation has chosen the number of epochs, its tickets can be learnt from
+too: ``--out FOLDER -- --data.val_fraction 0 --trainer.max_epochs N``.
 
     python -m benchmarks.banking77 --data DIR [--configs probe gradual lora] [--seeds 0 1 2] [-- FURTHER OPTIONS]
     python -m benchmarks.banking77 --data DIR --hold_out 20 --configs gradual --seeds 0
@@ -94,17 +95,19 @@ def evaluation(run: str) -> dict[str, Any]:
 
 def print_accuracies(rows: dict[str, list[dict[str, Any]]]) -> None:
     """Print accuracy and macro-F1 on the test file, with their spread over the seeds, and what the fits cost."""
-    print("| config | seeds | accuracy, mean ± sd (range) | macro-F1 | ECE | fit: s (range) | peak MB |")
-    print("|---|---|---|---|---|---|---|")
+    print("| config | seeds | accuracy, mean ± sd (range) | macro-F1 | ECE | fit: s (range) | CPU s | peak MB |")
+    print("|---|---|---|---|---|---|---|---|")
     for config, runs in rows.items():
         metrics = [evaluation(item["run"])["metrics"] for item in runs]
         columns = [[found[name]["value"] for found in metrics] for name in ("accuracy", "macro_f1", "ece")]
         right, f1, ece = map(np.array, columns)
         spread = f" ± {right.std(ddof=1):.4f} ({right.min():.4f} to {right.max():.4f})" if len(runs) > 1 else ""
         seconds = [item["cost"]["seconds"] for item in runs]
+        cores = np.median([item["cost"]["cpu_seconds"] for item in runs])
         memory = max(item["cost"]["megabytes"] for item in runs)
         print(f"| {config} | {len(runs)} | {right.mean():.4f}{spread} | {f1.mean():.4f} | {ece.mean():.3f} | "
-              f"{np.median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f}) | {memory:.0f} |")  # fmt: skip
+              f"{np.median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f}) | "
+              f"{cores:.0f} | {memory:.0f} |")  # fmt: skip
 
 
 def print_routing(rows: dict[str, list[dict[str, Any]]]) -> None:
