@@ -14,24 +14,28 @@ from lightning_transfer.data.texts_tokens import TextPreprocessing
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import BackboneCard, Schema
 
-__all__ = ["complete_descriptions", "embed_texts", "read_descriptions"]
+__all__ = ["Descriptions", "complete_descriptions", "embed_descriptions", "embed_texts", "read_descriptions"]
+
+Descriptions = dict[str, list[str]]
+"""Class -> what it means, in one text or several: the ways in which people ask for it."""
 
 _BATCH = 32
 _SEPARATORS = str.maketrans("_-/", "   ")
 
 
-def read_descriptions(given: Mapping[str, str] | str | None) -> dict[str, str]:
+def read_descriptions(given: Mapping[str, str | Sequence[str]] | str | None) -> Descriptions:
     """Return the descriptions as they were given, or read them from a YAML (or JSON) file.
 
     Args:
-        given: Class -> description, or the path of a file that holds such a mapping; None for none.
+        given: Class -> description or list of descriptions, or the path of a file that holds such a mapping; None for
+            none.
 
     Raises:
         DataError: If the file cannot be read, or holds no mapping of names to texts.
 
     Example:
         >>> read_descriptions({"card_arrival": "When does my new card come?"})
-        {'card_arrival': 'When does my new card come?'}
+        {'card_arrival': ['When does my new card come?']}
     """
     if given is None:
         return {}
@@ -46,24 +50,33 @@ def read_descriptions(given: Mapping[str, str] | str | None) -> dict[str, str]:
                 "`QUEUE: what belongs there` for each queue."
             )
         given = content
-    wrong = [name for name, text in given.items() if not isinstance(text, str) or not text.strip()]
+    found: Descriptions = {str(name): _texts(value) for name, value in given.items()}
+    wrong = [name for name, texts in found.items() if not texts]
     if wrong:
         raise DataError(
             f"Descriptions are texts, and these are none, or empty: {listing(f'`{name}`' for name in wrong)}. "
             "Describe these queues, or leave them out to use their names."
         )
-    return {str(name): text for name, text in given.items()}
+    return found
 
 
-def complete_descriptions(given: Mapping[str, str], classes: Sequence[str]) -> dict[str, str]:
-    """Return a description for every class: the one given, else its name with ``_``, ``-`` and ``/`` as spaces.
+def _texts(value: object) -> list[str]:
+    """Return a description as a list of texts; an empty list where it is not, or where one is empty."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return []
+    return [str(text) for text in texts] if all(isinstance(text, str) and text.strip() for text in texts) else []
+
+
+def complete_descriptions(given: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Descriptions:
+    """Return descriptions for every class: those given, else its name with ``_``, ``-`` and ``/`` as spaces.
 
     Raises:
         DataError: If a description belongs to no class.
 
     Example:
-        >>> complete_descriptions({"b": "Money back"}, ["card_arrival", "b"])
-        {'card_arrival': 'card arrival', 'b': 'Money back'}
+        >>> complete_descriptions({"b": ["Money back"]}, ["card_arrival", "b"])
+        {'card_arrival': ['card arrival'], 'b': ['Money back']}
     """
     unknown = [name for name in given if name not in classes]
     if unknown:
@@ -71,7 +84,23 @@ def complete_descriptions(given: Mapping[str, str], classes: Sequence[str]) -> d
             f"A description belongs to `{unknown[0]}`, which is no class of the data.{closest(unknown[0], classes)} "
             f"Classes: {listing(classes, 20)}."
         )
-    return {name: given.get(name) or " ".join(name.translate(_SEPARATORS).split()) for name in classes}
+    return {name: list(given.get(name) or [" ".join(name.translate(_SEPARATORS).split())]) for name in classes}
+
+
+def embed_descriptions(
+    backbone: nn.Module, card: BackboneCard, schema: Schema, descriptions: Mapping[str, Sequence[str]]
+) -> tuple[Tensor, Tensor]:
+    """Return the direction of each description ``(M, F)``, and its class ``(M,)`` by the order of the schema.
+
+    Args:
+        backbone: As `embed_texts`.
+        card: As `embed_texts`.
+        schema: Its classes are all described.
+        descriptions: Class -> texts.
+    """
+    owners = [place for place, name in enumerate(schema.classes) for _ in descriptions[name]]
+    texts = [text for name in schema.classes for text in descriptions[name]]
+    return embed_texts(backbone, card, schema, texts), torch.tensor(owners)
 
 
 def embed_texts(backbone: nn.Module, card: BackboneCard, schema: Schema, texts: Sequence[str]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,12 @@ from torch.utils.data import DataLoader
 
 from lightning_transfer.backbones import LoraOptions
 from lightning_transfer.modules.classification import ClassificationModule
-from lightning_transfer.modules.descriptions import complete_descriptions, embed_texts, read_descriptions
+from lightning_transfer.modules.descriptions import (
+    Descriptions,
+    complete_descriptions,
+    embed_descriptions,
+    read_descriptions,
+)
 from lightning_transfer.modules.losses import supervised_contrastive_loss
 from lightning_transfer.types import Batch, Schema
 
@@ -51,8 +55,9 @@ class FewShotModule(ClassificationModule):
         temperature: Of the contrastive loss; smaller looks at the hardest pairs alone.
         examples_per_class: Of one class in a batch, at least 2; ``data.batch_size`` is a multiple of it.
         inverse_penalty: Inverse strength of the head's ridge penalty, scikit-learn's ``C``, on features of length 1.
-        descriptions: Each class's description is one more example for the head: ``names`` takes the classes' names, a
-            mapping or a YAML file gives better ones; null for none. It helps most below 10 examples. Texts only.
+        descriptions: Each description of a class is one more example for the head: ``names`` takes the classes' names,
+            a mapping or a YAML file gives better ones, one or several a class; null for none. Questions as customers
+            put them help most, and most below 10 examples (see ``benchmarks/README.md``). Texts only.
         keep_source_head: See `TransferModule`.
         lora: See `TransferModule`.
         optimizer: Of the encoder; the head is not among its parameters.
@@ -73,7 +78,7 @@ class FewShotModule(ClassificationModule):
         temperature: float = 0.1,
         examples_per_class: int = 4,
         inverse_penalty: float = 30.0,
-        descriptions: dict[str, str] | str | None = None,
+        descriptions: dict[str, str | list[str]] | str | None = None,
         keep_source_head: bool = False,
         lora: LoraOptions | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4, weight_decay=0.01),
@@ -109,7 +114,7 @@ class FewShotModule(ClassificationModule):
         self.temperature = temperature
         self.examples_per_class = examples_per_class
         self.inverse_penalty = inverse_penalty
-        self.descriptions: Mapping[str, str] | None = given
+        self.descriptions: Descriptions | None = given
         self._fitted_at: int | None = None
 
     def build_head(self, schema: Schema) -> nn.Module:
@@ -207,9 +212,9 @@ class FewShotModule(ClassificationModule):
 
         features, target = self._embed_training_data()
         if self.descriptions is not None and self.schema is not None:
-            texts = [self.descriptions[name] for name in self.schema.classes]
-            features = np.concatenate([features, embed_texts(self.backbone, self.card, self.schema, texts).cpu()])
-            target = np.concatenate([target, np.arange(len(texts))])
+            described, owners = embed_descriptions(self.backbone, self.card, self.schema, self.descriptions)
+            features = np.concatenate([features, described.cpu()])
+            target = np.concatenate([target, owners])
         present = np.unique(target)
         if len(present) < 2:
             raise MisconfigurationException(

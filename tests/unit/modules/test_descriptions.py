@@ -14,14 +14,16 @@ transformers = pytest.importorskip("transformers")
 
 def test_a_file_is_read_as_the_mapping_it_holds(tmp_path):
     file = tmp_path / "queues.yaml"
-    file.write_text("card_lost: The card is gone — näkemiin\n7: seventh queue\n", encoding="utf-8")
-    assert read_descriptions(str(file)) == {"card_lost": "The card is gone — näkemiin", "7": "seventh queue"}
+    file.write_text("card_lost: The card is gone — näkemiin\n7: [seventh, queue]\n", encoding="utf-8")
+    assert read_descriptions(str(file)) == {"card_lost": ["The card is gone — näkemiin"], "7": ["seventh", "queue"]}
     assert read_descriptions(None) == {}
 
 
 def test_what_is_no_description_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"none, or empty: `card_lost`, `b`"):
         read_descriptions({"card_lost": "  ", "a": "text", "b": 3})
+    with pytest.raises(DataError, match=r"none, or empty: `a`, `b`, `c`\."):
+        read_descriptions({"a": [], "b": ["one", " "], "c": ["one", 2], "d": ["one"]})
     file = tmp_path / "list.yaml"
     file.write_text("- card_lost\n")
     with pytest.raises(DataError, match=r"list.yaml` holds a list"):
@@ -34,15 +36,15 @@ def test_what_is_no_description_is_refused(tmp_path):
 
 
 def test_names_stand_in_for_what_is_not_described():
-    found = complete_descriptions({"money/back": "Refunds"}, QUEUES)
-    assert found == {"card_lost": "card lost", "money/back": "Refunds", "late-parcel": "late parcel"}
+    found = complete_descriptions({"money/back": ["Refunds", "Money"]}, QUEUES)
+    assert found == {"card_lost": ["card lost"], "money/back": ["Refunds", "Money"], "late-parcel": ["late parcel"]}
     assert list(found) == list(QUEUES)
-    assert complete_descriptions({}, ["a__b/ c"]) == {"a__b/ c": "a b c"}
+    assert complete_descriptions({}, ["a__b/ c"]) == {"a__b/ c": ["a b c"]}
 
 
 def test_a_description_of_no_class_is_refused():
     with pytest.raises(DataError, match=r"`card_lots`, which is no class.*Did you mean `card_lost`\?"):
-        complete_descriptions({"card_lots": "gone"}, QUEUES)
+        complete_descriptions({"card_lots": ["gone"]}, QUEUES)
 
 
 def test_directions_are_transformers_own_means(tmp_path):

@@ -190,16 +190,16 @@ def test_the_checkpoint_of_an_epochs_end_holds_the_head_that_fits_it(folder, tmp
     assert [QUEUES[place] for place in logits.argmax(1)] == oracle.predict(embed(module, texts)).tolist()
 
 
-def test_descriptions_are_one_more_example_for_the_head(folder):
-    module = module_of(folder, lr=0.0, descriptions="names", inverse_penalty=3.0)
+@pytest.mark.parametrize("first", [None, ["card gone", "my card is lost"]])
+def test_each_description_is_one_more_example_for_the_head(folder, first):
+    given = "names" if first is None else {QUEUES[0]: first}
+    module = module_of(folder, lr=0.0, descriptions=given, inverse_penalty=3.0)
     fit(module, ToyTexts(), 1)
-    assert dict(module.descriptions) == {
-        "card_lost": "card lost",
-        "late-parcel": "late parcel",
-        "money/back": "money back",
-    }
+    own = {QUEUES[0]: first or ["card lost"], QUEUES[1]: ["late parcel"], QUEUES[2]: ["money back"]}
+    assert module.descriptions == own
     train, labels = zip(*make_tickets(4, 0), strict=True)
-    texts, names = [*train, "card lost", "late parcel", "money back"], [*labels, *QUEUES]
+    texts = [*train, *(text for described in own.values() for text in described)]
+    names = [*labels, *(name for name, described in own.items() for _ in described)]
     oracle = LogisticRegression(C=3.0, max_iter=3000, tol=1e-8).fit(
         embed(module, texts), [QUEUES.index(name) for name in names]
     )
@@ -207,7 +207,7 @@ def test_descriptions_are_one_more_example_for_the_head(folder):
     wanted = torch.from_numpy(oracle.coef_).float()
     found = linear.weight.detach() * linear.in_features**0.5
     torch.testing.assert_close(found - found.mean(0), wanted - wanted.mean(0), rtol=0, atol=0.01)
-    assert module.rebuild_arguments()["descriptions"] == dict(module.descriptions)
+    assert module.rebuild_arguments()["descriptions"] == own
 
 
 def test_two_classes_have_one_logit_or_two(folder):

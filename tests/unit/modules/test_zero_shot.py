@@ -68,6 +68,20 @@ def test_a_fit_trains_nothing_and_gives_the_cosines(folder, tmp_path):
     assert trainer.callback_metrics["val_accuracy"].item() == pytest.approx(wanted_accuracy)
 
 
+def test_several_descriptions_count_as_the_mean_of_their_directions(folder, tmp_path):
+    several = {QUEUES[0]: ["card", "lost stolen"], QUEUES[1]: ["late parcel"], QUEUES[2]: ["money", "back", "refund"]}
+    module, data = ZeroShotModule(str(folder), descriptions=several, scale=3.0), ToyTexts()
+    trainer_for(tmp_path).fit(module, datamodule=data)
+    texts = [text for text, _ in make_tickets(6, 3)]
+    with torch.no_grad():
+        logits = module.eval()(inputs(module, texts, data))
+    for place, name in enumerate(QUEUES):
+        found = cosines(folder, texts, several[name])
+        # The cosine to a mean of directions: the mean of the cosines over the length of that mean.
+        among = cosines(folder, several[name], several[name]).mean().sqrt()
+        torch.testing.assert_close(logits[:, place], 3.0 * found.mean(1) / among, rtol=1e-4, atol=1e-4)
+
+
 def test_a_checkpoint_alone_predicts_the_same(folder, tmp_path):
     module, data = ZeroShotModule(str(folder), descriptions={QUEUES[0]: "card lost"}), ToyTexts()
     trainer = trainer_for(tmp_path)
@@ -75,7 +89,7 @@ def test_a_checkpoint_alone_predicts_the_same(folder, tmp_path):
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     again = TransferModule.from_checkpoint(tmp_path / "model.ckpt")
     assert type(again) is ZeroShotModule
-    assert again.descriptions == {QUEUES[0]: "card lost", QUEUES[1]: "late parcel", QUEUES[2]: "money back"}
+    assert again.descriptions == {QUEUES[0]: ["card lost"], QUEUES[1]: ["late parcel"], QUEUES[2]: ["money back"]}
     batch = inputs(module, ["card lost", "hello money"], data)
     with torch.no_grad():
         assert torch.equal(again(batch), module.eval()(batch))
@@ -119,7 +133,11 @@ def test_what_cannot_be_told_by_descriptions_is_refused(folder):
 
 
 def test_the_plan_shows_each_description(folder):
-    module = ZeroShotModule(str(folder), descriptions={QUEUES[0]: "card gone"})
+    module = ZeroShotModule(str(folder), descriptions={QUEUES[0]: ["card gone", "lost"]})
     module.use_schema(schema_of())
     module.configure_model()
-    assert module.plan_notes()[1:] == ["card_lost: card gone", "late-parcel: late parcel", "money/back: money back"]
+    assert module.plan_notes()[1:] == [
+        "card_lost: card gone / lost",
+        "late-parcel: late parcel",
+        "money/back: money back",
+    ]
