@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["Recipe"]
 
@@ -25,6 +25,7 @@ class Recipe:
         heads: Further LightningModules by the name that ``model.head`` chooses them with; ``linear`` is ``module``.
         routes: Whether each record is sent to one of the classes, or to a person: a fit then has a routing policy, and
             predictions are ``predictions.jsonl``.
+        kind: ``classification``, or ``transcription`` of speech, which has scores, predictions and a report of its own.
 
     Example:
         >>> recipe = Recipe("toy", "json", module="json.decoder:JSONDecoder", data="json.encoder:JSONEncoder")
@@ -41,6 +42,7 @@ class Recipe:
     description: str = ""
     heads: Mapping[str, str] = field(default_factory=dict)
     routes: bool = False
+    kind: Literal["classification", "transcription"] = "classification"
 
     @property
     def command(self) -> str:
