@@ -119,8 +119,9 @@ def _traced(
     try:
         with torch.no_grad(), silenced(*_EXPORTERS):
             program = torch.export.export(
-                network, example, dynamic_shapes=free, strict=False, prefer_deferred_runtime_asserts_over_guards=deferred
-            )
+                network, example, dynamic_shapes=free, strict=False,
+                prefer_deferred_runtime_asserts_over_guards=deferred,
+            )  # fmt: skip
     except Exception as error:  # torch raises many kinds
         raise ExportError(f"torch.export cannot trace the network: {_first_lines(error)}") from error
     for part in program.graph_module.modules():
