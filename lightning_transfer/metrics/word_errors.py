@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import Literal
 
@@ -176,7 +177,8 @@ def error_rate(errors: ArrayLike, lengths: ArrayLike, weights: ArrayLike | None 
     wrong, units = np.asarray(errors, dtype=np.float64), np.asarray(lengths, dtype=np.float64)
     chosen = np.ones((1, len(units))) if weights is None else np.asarray(weights, dtype=np.float64)
     total = chosen @ units
-    return np.divide(chosen @ wrong, total, out=np.full(len(total), np.nan), where=total > 0)
+    rates: Float = np.divide(chosen @ wrong, total, out=np.full(len(total), np.nan), where=total > 0)
+    return rates
 
 
 def keyword_counts(
@@ -267,10 +269,9 @@ def _check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
 
 def _import_jiwer() -> ModuleType:
     try:
-        import jiwer
+        return import_module("jiwer")
     except ImportError as error:
         raise TransferError(
             f"Word errors need `jiwer`, which cannot be imported ({error}). Install the extra `speech`: "
             "`pip install 'lightning-transfer[speech]'`."
         ) from error
-    return jiwer
