@@ -99,7 +99,7 @@ def load_source_head(
     if weights == RANDOM:
         raise BackboneError(f"Random weights of `{name}` have no source head. Pass the weights it was trained with.")
     source = locate(name, weights)
-    if source.folder is not None or (source.kind == "hf" and source.file is None):
+    if source.file is None and (source.folder is not None or source.kind == "hf"):
         folder, found = _folder_card(source, card_values(card))
         return transformers_folder.source_head(folder, found)
     built, found, state = _load(name, weights, card, say=False)  # what the backbone keeps is said when it is loaded

@@ -48,8 +48,9 @@ class Seq2SeqTransformer(WrappedTransformer):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         with explain_torchaudio():
-            # Loaded models bring their own, built ones do not: what counts is passed to `generate`.
             made = import_library("transformers").GenerationConfig.from_model_config(model.config)
+        # Loaded models bring settings, built ones do not, and transformers falls back on them: `generate` states all.
+        made.suppress_tokens = made.begin_suppress_tokens = None
         model.generation_config = made
 
     @property

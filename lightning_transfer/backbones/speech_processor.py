@@ -52,7 +52,7 @@ def speech_processor(folder: Path, config: Any) -> dict[str, Any]:  # noqa: ANN4
         found["feature_extractor"] = {"feature_extractor_type": kind, **plain}
     else:
         _log.warning(
-            "No `preprocessor_config.json` in `%s` says how sound becomes this model's input; give it by a card.",
+            "`%s` has no `preprocessor_config.json`, which says how sound becomes the network's input. Add it, or a card.",
             folder,
         )
     if config.model_type == "whisper":

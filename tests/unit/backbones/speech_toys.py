@@ -103,9 +103,7 @@ def whisper_tokenizer(texts: list[str]) -> Any:
     made.train_from_iterator(texts, trainer)
     values = json.loads(made.to_str())["model"]
     merges = [tuple(item) for item in values["merges"]]
-    return transformers.WhisperTokenizer(
-        vocab=values["vocab"], merges=merges, additional_special_tokens=list(_SPECIAL)
-    )
+    return transformers.WhisperTokenizer(vocab=values["vocab"], merges=merges, additional_special_tokens=list(_SPECIAL))
 
 
 def save_whisper(folder: Path, texts: list[str], *, multilingual: bool = True, **config: Any) -> torch.nn.Module:
