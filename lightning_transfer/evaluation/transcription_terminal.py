@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_transfer.errors import listing
-from lightning_transfer.evaluation.terminal import align, format_slices, signed
+from lightning_transfer.evaluation.terminal import align, signed
 from lightning_transfer.evaluation.transcription_result import SpeakerScore, TranscriptionResult
 from lightning_transfer.metrics import Interval
 
@@ -14,6 +14,7 @@ _MOST_SPEAKERS = 10
 _MOST_KEYWORDS = 20
 _MOST_WORDS = 10
 _MOST_WORST = 5
+_MOST_SLICES = 20
 _LONGEST = 60  # letters of a text in a table
 _BELOW = ("real_time_factor",)
 
@@ -42,7 +43,7 @@ def format_transcription(result: TranscriptionResult) -> str:
         _confusions(result),
         _worst(result),
         _normalised(result),
-        format_slices(result.slices).splitlines(),
+        _slices(result),
         [f"Note: {note}" for note in result.notes],
     )
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
@@ -163,6 +164,24 @@ def _normalised(result: TranscriptionResult) -> list[str]:
     hidden = result.num_normalised - len(shown)
     more = f", and {hidden} more" if hidden else ""
     return [f"The scoring normaliser changed {result.num_normalised} different words: {', '.join(shown)}{more}"]
+
+
+def _slices(result: TranscriptionResult) -> list[str]:
+    """Small slices are shown too, and marked: with few speakers there are no others."""
+    table = result.slices
+    if table is None or not (table.slices or table.left_out):
+        return []
+    lines = [f"No slices by `{column}`: {reason}." for column, reason in table.left_out.items()]
+    if not table.slices:
+        return lines
+    rows: list[tuple[str, ...]] = [("column", "value", "n", "speakers", "wer", "minus the rest", "")]
+    for item in table.slices[:_MOST_SLICES]:
+        mark = "small" if item.small else "stands out" if item.stands_out else ""
+        cells = (item.column, item.value, str(item.n), str(item.num_groups), str(item.metrics["wer"]))
+        rows.append((*cells, signed(item.difference), mark))
+    hidden = len(table.slices) - _MOST_SLICES
+    more = [f"{hidden} more slices in evaluation.json"] if hidden > 0 else []
+    return ["Slices, the highest WER of each column first", *align(rows, right=(2, 3)), *more, table.note, *lines]
 
 
 def _short(text: str) -> str:

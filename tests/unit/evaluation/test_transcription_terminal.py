@@ -55,7 +55,11 @@ def test_every_part_is_shown(found: TranscriptionResult) -> None:
     assert "Most frequent confusions" in text
     assert "Utterances with most errors" in text
     assert "The scoring normaliser changed" in text
-    assert "Slices: the worst of" in text
+    assert "Slices, the highest WER of each column first" in text
+    row = next(line for line in lines if line.startswith("accent ") and " b " in line)
+    assert row.endswith("small")
+    assert "All 6 slices have fewer than 20 records or 5 groups" in text
+    assert "No slices by `channel`: all records have `line`." in text
     assert "only blanks" in text
 
 
