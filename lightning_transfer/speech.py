@@ -34,7 +34,7 @@ class AudioSegment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a recogniser heard in one record.
+    """What a recogniser heard in one record, or in one piece of a long one.
 
     Attributes:
         index: Position of the record in its split.
@@ -42,6 +42,15 @@ class Transcript:
         confidence: Geometric mean of the probabilities of the decoded tokens, in ``[0, 1]``; None where there is none.
         seconds: Length of the sound.
         problem: What is wrong with it in a few words (``only blanks``, ``repeats itself``); empty if nothing.
+        piece: Number of the piece, from 0.
+        num_pieces: Pieces of the record; 1 where it was heard whole.
+        start: Where the piece begins in its record, in seconds.
+        words: Each word of ``text`` with its begin and end, in seconds from the beginning of the piece; empty where the
+            model gives no times.
+
+    Example:
+        >>> Transcript(0, "yes please", 0.9, seconds=1.5).num_pieces
+        1
     """
 
     index: int
@@ -49,3 +58,7 @@ class Transcript:
     confidence: float | None
     seconds: float
     problem: str = ""
+    piece: int = 0
+    num_pieces: int = 1
+    start: float = 0.0
+    words: tuple[tuple[str, float, float], ...] = ()

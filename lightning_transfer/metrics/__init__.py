@@ -1,4 +1,4 @@
-"""Metrics as pure functions: intervals, classification, thresholds, calibration, forgetting, cost."""
+"""Metrics as pure functions: intervals, classification, thresholds, calibration, forgetting, cost, word errors."""
 
 from __future__ import annotations
 
@@ -80,10 +80,23 @@ from lightning_transfer.metrics.threshold import (
     threshold_expected_f1,
     threshold_max_f1,
 )
+from lightning_transfer.metrics.word_errors import (
+    AlignedPart,
+    ErrorCounts,
+    KeywordCounts,
+    align,
+    character_errors,
+    error_rate,
+    keyword_counts,
+    word_errors,
+)
 
 __all__ = [
+    "AlignedPart",
     "ClassCounts",
+    "ErrorCounts",
     "Interval",
+    "KeywordCounts",
     "PixelCounts",
     "PrecisionThreshold",
     "Resamples",
@@ -92,12 +105,14 @@ __all__ = [
     "TrainingMemory",
     "accuracy",
     "agreement",
+    "align",
     "aurc",
     "auroc",
     "average_precision",
     "balanced_accuracy",
     "brier_terms",
     "calibration_error",
+    "character_errors",
     "cka_statistic",
     "class_counts",
     "cluster_bootstrap",
@@ -107,11 +122,13 @@ __all__ = [
     "coverage_at_precision",
     "effective_number",
     "energy_score",
+    "error_rate",
     "fit_operating_points",
     "fit_precision_threshold",
     "fit_temperature",
     "foreign_accepted_at_recall",
     "group_codes",
+    "keyword_counts",
     "kl_divergence",
     "knn_predictions",
     "knn_score",
@@ -148,4 +165,5 @@ __all__ = [
     "unbiased_cka",
     "unbiased_hsic",
     "weighted_mean",
+    "word_errors",
 ]
