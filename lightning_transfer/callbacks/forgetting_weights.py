@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_transfer.callbacks.forgetting_probe import count_inputs, input_of
+from lightning_transfer.callbacks.forgetting_batches import count_inputs, input_of
 from lightning_transfer.callbacks.forgetting_reading import call_with, undisturbed
 from lightning_transfer.depth import resolve_depth
 from lightning_transfer.depth.layers import DepthMap, plain_name

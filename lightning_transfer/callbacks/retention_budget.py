@@ -40,7 +40,7 @@ class RetentionBudget(Callback):
         max_degradation: What the old task's error may rise by, as a difference: 0.02 for two more wrong words in a
             hundred. A mapping gives each logged key, such as ``forgetting_news_wer``, its own.
         monitor: Logged validation error of the new task; smaller is better.
-        metric: Metric of the monitor's probes whose loss counts; None takes that of ``monitor``, ``wer`` of ``val_wer``.
+        metric: Metric of the monitor's probes whose loss counts; None takes its own: ``wer`` of ``val_wer``.
 
     Attributes:
         before: The new task's validation error before the first step.
@@ -61,7 +61,11 @@ class RetentionBudget(Callback):
         monitor: str = "val_wer",
         metric: str | None = None,
     ) -> None:
-        budgets = dict(max_degradation) if isinstance(max_degradation, Mapping) else {"max_degradation": max_degradation}
+        budgets: dict[str, float] = {}
+        if isinstance(max_degradation, Mapping):
+            budgets.update(max_degradation)
+        else:
+            budgets["max_degradation"] = max_degradation
         for name, budget in budgets.items():
             if not 0 < budget < math.inf:
                 raise ValueError(
@@ -173,8 +177,8 @@ class RetentionBudget(Callback):
         for item in found:
             if callbacks.index(item) > callbacks.index(self):
                 raise MisconfigurationException(
-                    "`RetentionBudget` stands before `ForgettingMonitor` in `callbacks`, and would read the epoch before. "
-                    "Put it after."
+                    "`RetentionBudget` stands before `ForgettingMonitor` in `callbacks`, and would read the epoch "
+                    "before. Put it after."
                 )
             if item.every_n_steps is not None or item.every_n_epochs != 1 or item.max_overhead is not None:
                 raise MisconfigurationException(
@@ -187,13 +191,14 @@ class RetentionBudget(Callback):
                 f"A retention budget needs validation after each epoch, got `check_val_every_n_epoch="
                 f"{trainer.check_val_every_n_epoch}`, validation {'on' if trainer.enable_validation else 'off'}."
             )
-        for item in callbacks:
-            if isinstance(item, ModelCheckpoint) and item.monitor == RETENTION_SCORE:
-                if getattr(item, "_save_on_train_epoch_end", None) is not True or item.mode != "max":
-                    raise MisconfigurationException(
-                        f"`{RETENTION_SCORE}` is known at the end of the epoch, after validation, and larger is better. "
-                        f"Use ModelCheckpoint(monitor={RETENTION_SCORE!r}, mode='max', save_on_train_epoch_end=True)."
-                    )
+        for saver in callbacks:
+            if not isinstance(saver, ModelCheckpoint) or saver.monitor != RETENTION_SCORE:
+                continue
+            if getattr(saver, "_save_on_train_epoch_end", None) is not True or saver.mode != "max":
+                raise MisconfigurationException(
+                    f"`{RETENTION_SCORE}` is known at the end of the epoch, after validation, and larger is better. "
+                    f"Use ModelCheckpoint(monitor={RETENTION_SCORE!r}, mode='max', save_on_train_epoch_end=True)."
+                )
 
     def _monitors(self, trainer: Trainer) -> list[ForgettingMonitor]:
         return [item for item in trainer.callbacks if isinstance(item, ForgettingMonitor)]  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ def fit_facts(cli: TransferCLI, step: int, seconds: float) -> dict[str, Interval
     facts = {"fit_seconds": Interval(seconds, None, None, 1, reason="measured once")}
     for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ForgettingMonitor):
-            for name, found in callback.source_accuracy(step).items():
+            for name, found in callback.source_scores(step).items():
                 facts.update({f"{name}_{part}": item for part, item in found.items()})
     return facts
 

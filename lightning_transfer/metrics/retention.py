@@ -1,7 +1,7 @@
 """Which weights to keep when a model gains on a new task and loses on the old one: a score, and a budget for the loss.
 
-The score is that of Majumdar et al. 2022, "Damage Control During Domain Adaptation for Transducer Based Automatic Speech
-Recognition" (https://arxiv.org/abs/2210.03255). All values are error rates such as WER: smaller is better.
+The score is that of Majumdar et al. 2022, "Damage Control During Domain Adaptation for Transducer Based Automatic
+Speech Recognition" (https://arxiv.org/abs/2210.03255). All values are error rates such as WER: smaller is better.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SLACK = 1e-9
 
 
 def budget_left(losses: Sequence[float], budgets: Sequence[float]) -> float:
-    """Return the share of the budget for the old tasks that is not used up: ``O_SCALE``, equations 1 and 2 of the paper.
+    """Return the share of the budget for the old tasks that is left: ``O_SCALE``, equations 1 and 2 of the paper.
 
     ``mean_i max(0, kappa_i - max(0, loss_i)) / kappa_i``: 1 where nothing was lost, 0 where every budget is used up.
     What became better on an old task counts as no loss. (The authors' published script takes the loss's absolute
