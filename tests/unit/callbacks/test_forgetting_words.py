@@ -1,4 +1,4 @@
-"""Word errors on general speech: what is said, what is heard, and the promises of the monitor with them in real fits."""
+"""Word errors on general speech: what is said, what is heard, and the monitor's promises with them in real fits."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def _module_class(lib):
             self.head = nn.Linear(16, len(WORDS))
             self.heard = 0
 
-        def forward(self, x):
-            return self.head(self.backbone(x))
+        def forward(self, input_values):
+            return self.head(self.backbone(input_values))
 
         def loss(self, batch):
             return nn.functional.cross_entropy(self(batch["input_values"]).flatten(0, 1), batch["labels"].flatten())
