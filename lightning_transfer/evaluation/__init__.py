@@ -44,6 +44,10 @@ from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import format_calibration, format_latency, format_slices, format_table
+from lightning_transfer.evaluation.transcription import RecogniserOutputs, evaluate_transcription
+from lightning_transfer.evaluation.transcription_result import TranscriptionResult
+from lightning_transfer.evaluation.transcription_terminal import format_transcription
+from lightning_transfer.evaluation.transcripts_join import join_transcripts
 from lightning_transfer.metrics.routing_costs import check_costs
 
 __all__ = [
@@ -61,6 +65,7 @@ __all__ = [
     "Outputs",
     "Predictor",
     "ProbeScore",
+    "RecogniserOutputs",
     "Recommendation",
     "Reliability",
     "RoutingDecision",
@@ -73,6 +78,7 @@ __all__ = [
     "Suspect",
     "SuspectGroup",
     "TrainingExamples",
+    "TranscriptionResult",
     "calibrate_baseline",
     "check_costs",
     "check_labels",
@@ -83,6 +89,7 @@ __all__ = [
     "evaluate_classification",
     "evaluate_localisation",
     "evaluate_slices",
+    "evaluate_transcription",
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
@@ -99,6 +106,8 @@ __all__ = [
     "format_slices",
     "format_suspects",
     "format_table",
+    "format_transcription",
+    "join_transcripts",
     "knn_baseline",
     "label_indices",
     "linear_probe_baseline",

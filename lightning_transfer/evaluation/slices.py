@@ -320,6 +320,11 @@ def _standing_out(drawn: Resamples, slices: Sequence[Slice]) -> list[bool]:
 
 def _note(slices: Sequence[Slice], headline: str) -> str:
     small = sum(item.small for item in slices)
+    if small == len(slices):
+        return (
+            f"All {small} slices have fewer than {MIN_RECORDS} records or {MIN_GROUPS} groups: their intervals are too "
+            "narrow, and none of them can be said to stand out."
+        )
     text = (
         f"Of {len(slices)} slices the worst looks bad by chance too. Those that stand out differ from the rest by more "
         f"in {headline} than the largest of {len(slices) - small} differences does by chance in 95% of the draws."
