@@ -18,7 +18,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightning_transfer import __version__
 from lightning_transfer.backbones import LIBRARIES
-from lightning_transfer.callbacks import ExactResume
+from lightning_transfer.callbacks import ExactResume, ForgettingMonitor, RetentionBudget
+from lightning_transfer.callbacks.retention_budget import RETENTION_SCORE
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
 from lightning_transfer.cli.checkpoint_options import CheckpointOptions
@@ -273,12 +274,18 @@ class TransferCLI(LightningCLI):
 
     def _check_checkpoints(self, callbacks: list[Any]) -> None:
         """Refuse options of the default checkpoint where the config has its own."""
-        steps = self.config_init["checkpoint"].every_n_train_steps
+        options = vars(self.config_init["checkpoint"])
+        given = {name: value for name, value in options.items() if value is not None}
         own = next((type(item).__name__ for item in callbacks if isinstance(item, Checkpoint)), None)
-        if steps is not None and own is not None and self.arguments.verb == "fit":
+        if given and own is not None and self.arguments.verb == "fit":
+            name, value = next(iter(given.items()))
+            instead = {
+                "max_degradation": "Add `lightning_transfer.RetentionBudget` to the callbacks and let it monitor "
+                "`val_retention_score`, or leave one of the two out."
+            }
             raise UsageError(
-                f"`checkpoint.every_n_train_steps: {steps}` belongs to the default checkpoint, and `trainer.callbacks` "
-                f"holds `{own}` instead. Set `every_n_train_steps` there, or leave it out."
+                f"`checkpoint.{name}: {value}` belongs to the default checkpoint, and `trainer.callbacks` "
+                f"holds `{own}` instead. {instead.get(name, f'Set `{name}` there, or leave it out.')}"
             )
 
     def _place_checkpoints(self, callbacks: list[Any]) -> None:
@@ -289,9 +296,23 @@ class TransferCLI(LightningCLI):
             if isinstance(item, ModelCheckpoint) and item.dirpath is None:
                 item.dirpath = folder
         if not checkpoints:
-            monitor = getattr(self.model, "monitor", None)
-            steps = self.config_init["checkpoint"].every_n_train_steps
-            callbacks.append(RunCheckpoint(folder, monitor, getattr(self.model, "monitor_mode", "min"), steps))
+            monitor, mode = getattr(self.model, "monitor", None), getattr(self.model, "monitor_mode", "min")
+            options = self.config_init["checkpoint"]
+            budgeted = options.max_degradation is not None
+            if budgeted:
+                self._add_budget(callbacks, monitor, mode, options.max_degradation)
+                monitor, mode = RETENTION_SCORE, "max"
+            callbacks.append(RunCheckpoint(folder, monitor, mode, options.every_n_train_steps, at_epoch_end=budgeted))
+
+    def _add_budget(self, callbacks: list[Any], monitor: str | None, mode: str, limit: float) -> None:
+        """Let a budget for what is forgotten choose the epoch; it reads the monitors, so it follows them."""
+        if monitor is None or mode != "min":
+            raise UsageError(
+                f"`checkpoint.max_degradation: {limit}` is for models whose `monitor` is an error that falls, such as "
+                f"`val_wer`; here it is `{monitor}` ({mode}). Leave it out, or use on_alarm='interpolate'."
+            )
+        places = [place for place, item in enumerate(callbacks) if isinstance(item, ForgettingMonitor)]
+        callbacks.insert(max(places, default=len(callbacks) - 1) + 1, RetentionBudget(limit, monitor=monitor))
 
     def _loggers(self) -> list[Logger]:
         # No version: a run's folder is new, and the progress bar would show its last four letters.

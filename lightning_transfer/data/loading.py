@@ -112,6 +112,11 @@ class RecordDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def owners(self) -> list[int]:
+        """Position of the record that each item is of, or is a piece of."""
+        return list(range(len(self.records))) if self._index is None else [row[0] for row in self._index]
+
     def in_order(self, only: Collection[int] | None, lengths: Sequence[int] | None) -> Dataset[Item]:
         """Return the items of some records, shortest first.
 
@@ -121,8 +126,7 @@ class RecordDataset(Dataset[Item]):
         """
         if only is None and lengths is None:
             return self
-        owners = range(len(self.records)) if self._index is None else [row[0] for row in self._index]
-        places = [item for item, owner in enumerate(owners) if only is None or owner in only]
+        places = [item for item, owner in enumerate(self.owners) if only is None or owner in only]
         return Subset(self, places if lengths is None else sorted(places, key=lambda item: lengths[item]))
 
     def __getitem__(self, key: int | tuple[int, int]) -> Item:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import lightning.pytorch
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 import pytorch_lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -23,11 +21,10 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from lightning_transfer.callbacks.forgetting_batches import input_of
 from lightning_transfer.callbacks.forgetting_probe import (
     Probe,
-    input_of,
     is_stream,
-    labels_of,
     named_probes,
     read_probe,
     training_batches,
@@ -213,46 +210,6 @@ def test_random_states_come_back_after_an_error():
     with pytest.raises(OSError, match="unreadable"):
         read(Broken())
     assert torch.equal(state, torch.get_rng_state())
-
-
-# ---- batches -------------------------------------------------------------------------------------------------------
-
-
-class Batch(NamedTuple):
-    input: Tensor
-    target: Tensor | None
-    index: Tensor
-
-
-X, Y = torch.ones(2, 3), torch.tensor([4, 5])
-
-
-@pytest.mark.parametrize(
-    ("batch", "labels"),
-    [
-        ((X, Y), [4, 5]),
-        ([X, Y], [4, 5]),
-        (Batch(X, Y, torch.arange(2)), [4, 5]),
-        (Batch(X, None, torch.arange(2)), None),
-        ({"image": X, "label": Y}, [4, 5]),
-        (X, None),
-        ((X,), None),
-        ((X, X), None),  # multi-label or regression
-        ((X, Y.float()), None),
-        ((X, torch.tensor([1, -100])), None),
-        ((X, torch.tensor([1, 2, 3])), None),
-    ],
-)
-def test_labels(batch, labels):
-    found = labels_of(batch)
-    assert (found.tolist() if found is not None else None) == labels
-
-
-def test_inputs():
-    assert input_of((X, Y)) is X
-    assert input_of(Batch(X, Y, Y)) is X
-    assert input_of(X) is X
-    assert input_of(({"input_ids": X, "labels": Y}, Y)) == {"input_ids": X}
 
 
 def test_fingerprint_sees_values_order_and_type():
