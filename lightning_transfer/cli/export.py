@@ -16,6 +16,7 @@ from lightning_transfer.cli.export_forms import Compared, ExportedFile, Form, Ti
 from lightning_transfer.cli.export_images import ImageForm
 from lightning_transfer.cli.export_options import ExportOptions
 from lightning_transfer.cli.export_samples import Samples, samples_from_data
+from lightning_transfer.cli.export_speech import SpeechForm
 from lightning_transfer.cli.export_texts import TextForm
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.cli.run_folder import environment
@@ -45,6 +46,12 @@ def export(recipe: Recipe, arguments: Arguments) -> int:
     return 0
 
 
+def _form(predictor: Predictor) -> type[Form]:
+    if predictor.schema.task == "transcription":
+        return SpeechForm
+    return TextForm if predictor.schema.preprocessing.get("kind") == "text" else ImageForm
+
+
 def _options(cli: TransferCLI) -> ExportOptions:
     try:
         return ExportOptions(**{item.name: cli.config[item.name] for item in fields(ExportOptions)})
@@ -59,8 +66,7 @@ class _Export:
         self.cli = cli
         self.options = options
         self.predictor: Predictor = load(cli.source.checkpoint or "")
-        kind = self.predictor.schema.preprocessing.get("kind")
-        self.form: Form = (TextForm if kind == "text" else ImageForm)(cli, self.predictor)
+        self.form: Form = _form(self.predictor)(cli, self.predictor)
 
     def write(self) -> None:
         """Do all of it."""

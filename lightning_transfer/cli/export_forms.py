@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from torch.export import ExportedProgram
 
 from lightning_transfer import export as forms
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Compared", "ExportedFile", "Form", "Run", "Timing"]
 
-Run = Callable[[Any], np.ndarray]
-"""Maps prepared inputs of a batch to logits ``(N, L)``, of speech ``(N, frames, L)``."""
+Run = Callable[[Any], Any]
+"""Maps prepared inputs of a batch to logits ``(N, L)``; of speech to those of each piece, ``(frames, L)``."""
 
 
 class Compared(Protocol):

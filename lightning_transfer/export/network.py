@@ -23,7 +23,8 @@ def exported_network(module: TransferModule) -> nn.Module:
 
     Of texts it takes ``input_ids`` and ``attention_mask``, each ``(N, T)``, and returns logits and features ``(N, F)``:
     pooling is inside. Of speech it takes ``input_values`` ``(N, T)`` or ``input_features`` ``(N, T, F)`` and
-    ``attention_mask`` ``(N, T)``, and returns logits ``(N, frames, L)`` and how many frames each has. Backbone and head alone: no source head, losses or metrics of the module go along; low-rank
+    ``attention_mask`` ``(N, T)``, and returns logits ``(N, frames, L)`` and how many frames each has. Backbone and head
+    alone: no source head, losses or metrics of the module go along; low-rank
     adapters are added to the weights. The module is not changed.
 
     Args:
@@ -79,7 +80,7 @@ def speech_input(module: TransferModule) -> str:
 
 
 def speech_network_facts(module: TransferModule) -> dict[str, Any]:
-    """Return what a script must know of the network: whether padding can be hidden from it, and how time passes in it."""
+    """Return what a script must know of the network: whether padding can be hidden from it, and how its time passes."""
     backbone: Any = module.backbone
     step = step_seconds(module.card)
     return {

@@ -26,12 +26,12 @@ from lightning_transfer.data.audio_files import AUDIO_SUFFIXES, audio_file, bloc
 from lightning_transfer.errors import DataError
 from lightning_transfer.export.predict_onnx import open_model
 from lightning_transfer.export.speech_decode import Heard, greedy, join
-from lightning_transfer.export.speech_features import extract, input_name, padded
+from lightning_transfer.export.speech_features import extract, padded
 from lightning_transfer.export.speech_resample import resample
 from lightning_transfer.files import atomic
 from lightning_transfer.speech import AudioSegment
 
-__all__ = ["BATCH", "Model", "Piece", "Sound", "cut_points", "main", "read_sounds"]
+__all__ = ["BATCH", "Model", "Piece", "Sound", "Steps", "cut_points", "main", "read_sounds"]
 
 BATCH = 8
 """Pieces in one pass of the model: with the usual 30 seconds four minutes of sound."""
@@ -59,13 +59,84 @@ class Sound(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part of a recording that the network hears at once, with its length in seconds."""
+    """A part of a recording that the network hears at once.
+
+    Attributes:
+        segment: Where it lies in the file.
+        start: Where it begins in the recording, in seconds.
+        seconds: Its length.
+    """
 
     segment: AudioSegment
+    start: float
     seconds: float
 
 
-class Model:
+class Steps:
+    """What lies before and behind the network: from a recording to its input, from its logits to words.
+
+    Args:
+        facts: What the export says of the model.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts = facts
+        self.spec: Mapping[str, Any] = facts["preprocessing"]
+        if self.spec.get("kind") != "audio":
+            raise ValueError(f"this is no model of speech, but of kind `{self.spec.get('kind')}`")
+        self.rate = int(self.spec["sampling_rate"])
+        self.vocabulary = {**self.spec["vocabulary"], "tokens": facts["classes"]}
+
+    def pieces(self, segment: AudioSegment) -> list[Piece]:
+        """Return a recording in pieces, of which one may be all of it.
+
+        Raises:
+            DataError: If the file cannot be read, or has nothing at that place.
+        """
+        seconds = segment_seconds(segment, audio_file(segment.path))
+        points = cut_points(seconds, self.spec["chunk_seconds"], self.spec["overlap_seconds"])
+        if len(points) == 1:
+            return [Piece(segment, 0.0, seconds)]
+        return [
+            Piece(AudioSegment(segment.path, segment.start + begin, length, segment.channel), begin, length)
+            for begin, length in points
+        ]
+
+    def features(self, piece: Piece) -> np.ndarray:
+        """Return what the network reads of a piece.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        wave = np.concatenate(list(blocks(piece.segment)))
+        return self.prepared(resample(wave, audio_file(piece.segment.path).rate, self.rate))
+
+    def prepared(self, wave: np.ndarray) -> np.ndarray:
+        """Return what the network reads of samples at its rate."""
+        least = math.ceil(_LEAST_SECONDS * self.rate)
+        return extract(np.pad(wave, (0, max(0, least - len(wave)))), self.spec["feature_extractor"])
+
+    def batch(self, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the inputs of one pass."""
+        return padded(rows, self.spec["feature_extractor"])
+
+    def decode(self, logits: np.ndarray, steps: int) -> Heard:
+        """Return the words of one piece, whose features had so many steps."""
+        return greedy(logits, self.vocabulary, self.facts["frame_seconds"], steps * self.facts["step_seconds"])
+
+    def batches(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+        """Return places in batches of like length; of one length, where the network would hear what fills up others."""
+        found: list[list[int]] = []
+        for place in sorted(range(len(lengths)), key=lambda item: lengths[item]):
+            alike = bool(found) and (self.facts["sees_mask"] or lengths[found[-1][0]] == lengths[place])
+            if alike and len(found[-1]) < batch_size:
+                found[-1].append(place)
+            else:
+                found.append([place])
+        return found
+
+
+class Model(Steps):
     """An exported model, and what it hears.
 
     Args:
@@ -77,14 +148,8 @@ class Model:
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
-        self.session, self.facts = open_model(path, threads)
-        spec: dict[str, Any] = self.facts["preprocessing"]
-        if spec.get("kind") != "audio":
-            raise ValueError(f"`{path}` is no model of speech, but of kind `{spec.get('kind')}`.")
-        self.spec = spec
-        self.rate = int(spec["sampling_rate"])
-        self.vocabulary = {**spec["vocabulary"], "tokens": self.facts["classes"]}
-        self.input = input_name(spec["feature_extractor"])
+        self.session, facts = open_model(path, threads)
+        super().__init__(facts)
 
     def transcribe(self, sounds: Iterable[Sound], batch_size: int = BATCH) -> Iterator[dict[str, Any]]:
         """Yield a line for each recording, in order.
@@ -97,57 +162,10 @@ class Model:
         while part := list(islice(waiting, _WINDOW)):
             yield from self._transcribe(part, batch_size)
 
-    def pieces(self, segment: AudioSegment) -> list[Piece]:
-        """Return a recording in pieces, of which one may be all of it.
-
-        Raises:
-            DataError: If the file cannot be read, or has nothing at that place.
-        """
-        seconds = segment_seconds(segment, audio_file(segment.path))
-        points = cut_points(seconds, self.spec["chunk_seconds"], self.spec["overlap_seconds"])
-        if len(points) == 1:
-            return [Piece(segment, seconds)]
-        return [
-            Piece(AudioSegment(segment.path, segment.start + begin, end - begin, segment.channel), end - begin)
-            for begin, end in points
-        ]
-
-    def features(self, piece: Piece) -> np.ndarray:
-        """Return what the network reads of a piece.
-
-        Raises:
-            DataError: If it cannot be read.
-        """
-        found = np.concatenate(list(blocks(piece.segment)))
-        wave = resample(found, audio_file(piece.segment.path).rate, self.rate)
-        least = math.ceil(_LEAST_SECONDS * self.rate)
-        return extract(np.pad(wave, (0, max(0, least - len(wave)))), self.spec["feature_extractor"])
-
-    def batch(self, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the inputs of one pass."""
-        return padded(rows, self.spec["feature_extractor"])
-
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the logits ``(frames, L)`` of each piece of a batch."""
-        wanted = {item.name: inputs[item.name] for item in self.session.get_inputs()}
-        logits, lengths = self.session.run(["logits", "lengths"], wanted)
+        logits, lengths = self.session.run(["logits", "lengths"], dict(inputs))
         return [row[:length] for row, length in zip(logits, lengths.tolist(), strict=True)]
-
-    def decode(self, logits: np.ndarray, steps: int) -> Heard:
-        """Return the words of one piece, whose features had so many steps."""
-        return greedy(logits, self.vocabulary, self.facts["frame_seconds"], steps * self.facts["step_seconds"])
-
-    def batches(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-        """Return places in batches of like length; of one length, where the network would hear what fills up others."""
-        order = sorted(range(len(lengths)), key=lambda place: lengths[place])
-        found: list[list[int]] = []
-        for place in order:
-            alike = found and (self.facts["sees_mask"] or lengths[found[-1][0]] == lengths[place])
-            if alike and len(found[-1]) < batch_size:
-                found[-1].append(place)
-            else:
-                found.append([place])
-        return found
 
     def _transcribe(self, sounds: Sequence[Sound], batch_size: int) -> Iterator[dict[str, Any]]:
         reasons = {place: sound.reason for place, sound in enumerate(sounds) if sound.reason}
@@ -180,22 +198,23 @@ class Model:
                 continue
             mine = [number for number, (owner, _) in enumerate(pieces) if owner == place]
             parts = [item for number in mine if (item := heard[number]) is not None]
-            starts = [pieces[number][1].segment.start - sound.segment.start for number in mine]
+            starts = [pieces[number][1].start for number in mine]
             yield _line(sound, parts[0] if len(parts) == 1 else join(parts, starts), "")
 
 
 def cut_points(seconds: float, chunk: float, overlap: float) -> list[tuple[float, float]]:
-    """Return where the pieces of a recording begin and end, in seconds: each ``chunk`` long, the last as it comes.
+    """Return begin and length of each piece of a recording, in seconds: ``chunk`` long, the last one as it comes.
 
     Example:
         >>> cut_points(25.0, 10.0, 2.0)
-        [(0.0, 10.0), (8.0, 18.0), (16.0, 25.0)]
+        [(0.0, 10.0), (8.0, 10.0), (16.0, 9.0)]
         >>> cut_points(10.0, 10.0, 2.0)
         [(0.0, 10.0)]
     """
-    step = chunk - overlap
-    count = 1 if seconds <= chunk else math.ceil((seconds - overlap) / step)
-    return [(number * step, min(number * step + chunk, seconds)) for number in range(count)]
+    begins = [0.0]
+    while begins[-1] + chunk < seconds:
+        begins.append(len(begins) * (chunk - overlap))
+    return [(begin, min(chunk, seconds - begin)) for begin in begins]
 
 
 def read_sounds(paths: Sequence[str]) -> Iterator[Sound]:
@@ -206,9 +225,7 @@ def read_sounds(paths: Sequence[str]) -> Iterator[Sound]:
     for path in map(Path, paths):
         if path.is_dir():
             found = (item for item in path.rglob("*") if item.suffix.lower() in AUDIO_SUFFIXES and item.is_file())
-            hidden = (
-                item for item in found if not any(part.startswith(".") for part in item.relative_to(path).parts)
-            )
+            hidden = (item for item in found if not any(part.startswith(".") for part in item.relative_to(path).parts))
             for item in sorted(hidden):
                 yield Sound(str(item), AudioSegment(str(item)))
         elif path.suffix.lower() in _MANIFESTS:

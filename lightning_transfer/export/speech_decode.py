@@ -78,7 +78,7 @@ def greedy(logits: Array, vocabulary: Mapping[str, Any], step: float, seconds: f
                 words.append(Word(letters, begin, end))
             letters = ""
             continue
-        begin, end = begin if letters else first * step, frame * step
+        begin, end = begin if letters else first * step, min(frame * step, seconds)
         letters += token
     if letters:
         words.append(Word(letters, begin, end))
@@ -110,7 +110,9 @@ def join(pieces: Sequence[Heard], starts: Sequence[float]) -> Heard:
         end = max(end, start + piece.seconds)
     sizes = [len(piece.text) if piece.confidence else 0 for piece in pieces]
     total = sum(
-        size * math.log(piece.confidence) for size, piece in zip(sizes, pieces, strict=True) if size and piece.confidence
+        size * math.log(piece.confidence)
+        for size, piece in zip(sizes, pieces, strict=True)
+        if size and piece.confidence
     )
     return Heard(tuple(words), math.exp(total / sum(sizes)) if sum(sizes) else None, end - starts[0])
 
