@@ -14,6 +14,7 @@ from lightning_transfer.cli.report import report_of_fit, report_of_test
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.cli.transcription_baselines import other_recognisers, piece_starts
 from lightning_transfer.data.transcripts import normaliser
+from lightning_transfer.errors import listing
 from lightning_transfer.evaluation import (
     RecogniserOutputs,
     evaluate_transcription,
@@ -81,7 +82,8 @@ def finish_test(cli: TransferCLI) -> None:
     log_scores(cli.trainer.loggers, result.flat(), "test")
     print(format_transcription(result))
     if skipped:
-        print(f"{len(skipped)} recordings could not be read and are not judged: see `reason` in {path}")
+        names = listing(item.record.id for item in skipped)
+        print(f"Not judged, as it could not be read: {names} (see `reason` in {FILE})")
     print(f"Written: {path}")
     report_of_test(cli)
     if interrupted:

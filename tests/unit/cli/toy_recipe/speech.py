@@ -93,7 +93,7 @@ class ToySpeech(LightningDataModule):
     def _loader(self, split: str, shuffle: bool = False) -> DataLoader[Any]:
         records = self.records_for(split)
         items = [(place, sound(self._text(row), place), row.label) for place, row in enumerate(records)]
-        return DataLoader(items, self.batch_size, shuffle=shuffle, collate_fn=self._collate)  # type: ignore[arg-type]
+        return DataLoader(items, batch_size=self.batch_size, shuffle=shuffle, collate_fn=self._collate)  # type: ignore[arg-type]
 
     def _text(self, record: Record) -> str:
         known = next(row for row in self.records if row.id == record.id)
