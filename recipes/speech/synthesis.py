@@ -79,7 +79,7 @@ def synthesise(text: str, voice: Voice, sample_rate: int = SAMPLE_RATE) -> NDArr
     """
     engine = _engine()
     spoken = engine.speak(text, voice)
-    if not len(spoken):
+    if not spoken.any():
         raise DataError(f"espeak-ng says nothing for the text {text!r}. Give it words.")
     wave = torch.from_numpy(spoken.astype(np.float32) / 2**15)
     if engine.sample_rate != sample_rate:
@@ -160,6 +160,8 @@ class _Engine:
                     f"espeak-ng does not start with its data in {self._data} (code {self.sample_rate})."
                     " Install `espeakng-loader` anew."
                 )
+            # Its own seed is the second in which it starts.
+            library.espeak_ng_SetRandSeed(ctypes.c_long(1))
             library.espeak_SetSynthCallback(self._callback)
             yield library
             library.espeak_Terminate()
