@@ -250,16 +250,19 @@ class SpeechForm(Form):
         for start in range(0, len(records), BATCH):
             places = range(start, min(start + BATCH, len(records)))
             pieces = [(place, piece) for place in places for piece in self._pieces(records[place])]
-            rows = [self._features(records[place], piece, own is not None and way == ONE) for place, piece in pieces]
+            rows = [self._features(records[place], piece) for place, piece in pieces]
+            given = []
+            if own is not None:
+                triples = zip(pieces, rows, strict=True)
+                given = [self._prepared(records[place], piece, row) for (place, piece), row in triples]
             found = [_Logits(piece, len(row), {}) for (_, piece), row in zip(pieces, rows, strict=True)]
             for chosen in _batches([len(row) for row in rows], way):
                 inputs = self.steps.batch([rows[number] for number in chosen])
                 made = {name: run(inputs) for name, run in runs.items()}
-                if own is not None and self.facts["sees_mask"]:
-                    # What is heard alone is what every company must agree to.
-                    made[_OWN] = [own(self.steps.batch([rows[number]]))[0] for number in chosen]
-                elif own is not None:
-                    made[_OWN] = own(inputs)
+                if own is not None:
+                    # What is heard alone is what every company must agree to; without a mask it changes with it.
+                    parts = [[number] for number in chosen] if self.facts["sees_mask"] else [chosen]
+                    made[_OWN] = [row for part in parts for row in own(self._collated([given[n] for n in part]))]
                 for name, logits in made.items():
                     for number, values in zip(chosen, logits, strict=True):
                         found[number].logits[name] = values
@@ -273,22 +276,30 @@ class SpeechForm(Form):
         except DataError as error:
             raise forms.ParityError(f"`{_SCRIPT.name}` cannot read `{record.id}`: {error} Nothing was kept.") from error
 
-    def _features(self, record: Record, piece: Piece, look: bool) -> np.ndarray:
-        """Return the features as the script makes them; ``look`` notes how far they are from the checkpoint's."""
+    def _features(self, record: Record, piece: Piece) -> np.ndarray:
+        """Return the features as the script makes them."""
         try:
-            row = self.steps.features(piece)
+            return self.steps.features(piece)
         except DataError as error:
             raise forms.ParityError(f"`{_SCRIPT.name}` cannot read `{record.id}`: {error} Nothing was kept.") from error
-        if look:
-            given = self.predictor.preprocess(piece.segment)
-            [ours] = [values.numpy() for name, values in given.items() if name != "attention_mask"]
-            if ours.shape != row.shape:
-                raise forms.ParityError(
-                    f"`{_SCRIPT.name}` makes {len(row)} steps of features of `{record.id}`, and the checkpoint's "
-                    f"preprocessing {len(ours)}. Nothing was kept."
-                )
-            self.feature_difference = max(self.feature_difference, float(np.abs(row - ours).max()))
-        return row
+
+    def _prepared(self, record: Record, piece: Piece, row: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return what the checkpoint is given, and note how far the script's features are from it."""
+        given: dict[str, torch.Tensor] = self.predictor.preprocess(piece.segment)
+        [values] = [item for name, item in given.items() if name != "attention_mask"]
+        # Behind an odd number of frames the extractor puts a step that it hides itself.
+        ours = values[given["attention_mask"].bool()].numpy()
+        if ours.shape != row.shape:
+            raise forms.ParityError(
+                f"`{_SCRIPT.name}` makes {len(row)} steps of features of `{record.id}`, and the checkpoint's "
+                f"preprocessing {len(ours)}. Nothing was kept."
+            )
+        self.feature_difference = max(self.feature_difference, float(np.abs(row - ours).max()))
+        return given
+
+    def _collated(self, given: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+        batch = self.predictor.preprocess.collate(given)  # type: ignore[attr-defined] # an AudioPreprocessing
+        return {name: values.numpy() for name, values in batch.items()}
 
     def _text(self, pieces: Sequence[_Logits], name: str) -> str:
         heard = [self.steps.decode(item.logits[name], item.steps) for item in pieces]

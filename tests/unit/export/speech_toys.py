@@ -56,8 +56,9 @@ def recogniser(kind: str = "conformer", *, chunk: float = 3.0, overlap: float = 
     module.use_schema(Schema("transcription", VOCABULARY.tokens, preprocessing=spec.to_dict()))
     module.configure_model()
     with torch.no_grad():
-        # Letters of a second each, not of a frame: what is heard must not hang on the last bit.
-        torch.nn.init.normal_(module.head[-1].weight if isinstance(module.head, torch.nn.Sequential) else module.head.weight)
+        for part in module.head.modules():
+            if isinstance(part, torch.nn.Linear):
+                part.weight.normal_()
     return module.eval()
 
 

@@ -51,7 +51,7 @@ def test_silence_and_nothing() -> None:
 
 
 def pieces(seed: int) -> tuple[list[Heard], list[float]]:
-    """A recording in pieces of 6 s that share 2 s; at the edges words are lost or cut, and the times differ a little."""
+    """A recording in pieces of 6 s that share 2 s; at the edges words are lost or cut, and times differ a little."""
     rng = np.random.default_rng(seed)
     said, place = [], 0.0
     for number in range(40):
@@ -68,7 +68,9 @@ def pieces(seed: int) -> tuple[list[Heard], list[float]]:
             if stop - begin > 0.3 * (word.end - word.begin):
                 cut = "" if (begin, stop) == (word.begin, word.end) else "-"
                 shift = rng.uniform(-0.02, 0.02)
-                words.append(Word(word.text + cut, max(0.0, begin - start + shift), min(end - start, stop - start + shift)))
+                words.append(
+                    Word(word.text + cut, max(0.0, begin - start + shift), min(end - start, stop - start + shift))
+                )
         found.append(Heard(tuple(words), float(rng.uniform(0.2, 1.0)), end - start))
     return found, starts
 
