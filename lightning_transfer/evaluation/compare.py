@@ -127,7 +127,7 @@ def compare_runs(
         raise TransferError(f"A comparison needs two runs or more, got {len(folders)}. Give their folders.")
     from lightning_transfer.evaluation.compare_transcripts import compare_transcripts, transcripts_folder
 
-    spoken = [found for folder in folders if (found := transcripts_folder(folder)) is not None]
+    spoken = [place for place in map(transcripts_folder, folders) if place is not None]
     if len(spoken) == len(folders):
         options = {"n_resamples": n_resamples, "seed": seed}
         return compare_transcripts(spoken, folders, confidence=confidence, **options)
