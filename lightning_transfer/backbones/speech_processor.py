@@ -52,7 +52,7 @@ def speech_processor(folder: Path, config: Any) -> dict[str, Any]:  # noqa: ANN4
         found["feature_extractor"] = {"feature_extractor_type": kind, **plain}
     else:
         _log.warning(
-            "`%s` has no `preprocessor_config.json`, which says how sound becomes the network's input. Add it, or a card.",
+            "`%s` has no `preprocessor_config.json`, which says how sound becomes input. Add it, or give a card.",
             folder,
         )
     if config.model_type == "whisper":

@@ -155,6 +155,9 @@ def trained_config(config: Any, form: Form) -> Any:  # noqa: ANN401 - as above
 
 def wrap(model: nn.Module, config: Any, pooling: str, form: Form = "pooled") -> Built:  # noqa: ANN401 - as above
     """Take the encoder (or Whisper as a whole), in single precision, and put the form that is asked for around it."""
+    if config.model_type == "whisper":
+        # Sinusoids, fixed by its authors; transformers forgets it when it loads weights.
+        model.get_encoder().embed_positions.requires_grad_(False)  # type: ignore[operator]
     if form == "seq2seq":
         return Built(Seq2SeqTransformer(model.float()), int(config.hidden_size))
     if getattr(config, "is_encoder_decoder", False):

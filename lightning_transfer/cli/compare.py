@@ -22,11 +22,6 @@ def compare(recipe: Recipe, arguments: Arguments) -> int:
     Raises:
         UsageError: If there are fewer than two runs, the file exists, or another option is given.
     """
-    if recipe.kind == "transcription":
-        raise UsageError(
-            "`compare` pairs the decisions of classifiers, and this recipe transcribes. `report RUN RUN ...` puts the "
-            "runs' word error rates beside each other."
-        )
     usage = f"`{recipe.command} compare RUN RUN ... [{_JSON} FILE]`"
     folders, file = _split(arguments, usage)
     if len(folders) < 2:

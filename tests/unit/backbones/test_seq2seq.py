@@ -39,6 +39,8 @@ def test_the_whole_network_is_loaded_and_the_card_holds_its_processor(saved):
         expected = oracle(input_features=batch["input_features"], decoder_input_ids=tokens).logits
     torch.testing.assert_close(logits, expected)
     assert backbone.max_positions == 24
+    fixed = {name for name, value in backbone.named_parameters() if not value.requires_grad}
+    assert fixed == {"model.model.encoder.embed_positions.weight"}
 
 
 def test_the_card_alone_rebuilds_it(saved):

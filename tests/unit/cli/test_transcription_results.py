@@ -119,6 +119,20 @@ def test_predict_writes_a_row_for_each_input(speech: Speech, run: Path) -> None:
     assert "16 recordings transcribed, 1 unreadable" in done.out
 
 
+def test_tested_runs_are_compared(speech: Speech, run: Path) -> None:
+    other = Path(shutil.copytree(run, run.parent / "other"))
+    assert speech("test", run).code == 0
+    done = speech("test", other)
+    assert done.code == 0, done.err
+    path = other / "test" / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"text_normalised": "bca', '"text_normalised": "xyz'))
+    done = speech("compare", run, other)
+    assert done.code == 0, done.err
+    [wer, *_] = [line.split() for line in done.out.splitlines() if line.startswith("wer")]
+    assert wer[1] == "0.000"
+    assert 0 < float(wer[4]) < 1
+
+
 def test_validate_gives_the_score_of_the_fit_again(speech: Speech, run: Path) -> None:
     done = speech("validate", run)
     assert done.code == 0, done.err
@@ -136,7 +150,6 @@ def test_a_plan_says_no_more_than_it_knows(speech: Speech) -> None:
 
 def test_what_is_for_classifiers_is_refused(speech: Speech, run: Path) -> None:
     for words, message in (
-        (("compare", run, run), "this recipe transcribes"),
         (("check-data", "--suspects"), "Unknown option `--suspects`"),
         (("test", run, "--evaluation.baselines", "[majority]"), "got `majority`"),
         (("test", run, "--evaluation.max_false_reject_rate", "0.1"), "max_false_reject_rate"),
