@@ -59,7 +59,7 @@ class AudioAugmentation:
     def __post_init__(self) -> None:
         if any(not 0.5 <= factor <= 2.0 or abs(factor * 100 - round(factor * 100)) > 1e-6 for factor in self.speed):
             raise ValueError(
-                f"Expected factors of `speed` from 0.5 to 2 in steps of 0.01, got {list(self.speed)}. Usual are 0.9, 1.0"
+                f"Expected factors of `speed` from 0.5 to 2 in steps of 0.01, got {list(self.speed)}. Usual are 0.9, 1"
                 " and 1.1."
             )
         for name, value in (
@@ -142,7 +142,8 @@ def mu_law(wave: Tensor) -> Tensor:
     """
     loud = torch.sign(wave) * torch.log1p(_MU * wave.abs()) / math.log1p(_MU)
     level = torch.floor((loud + 1) / 2 * _MU + 0.5) / _MU * 2 - 1
-    return torch.sign(level) * (torch.exp(level.abs() * math.log1p(_MU)) - 1) / _MU
+    found: Tensor = torch.sign(level) * (torch.exp(level.abs() * math.log1p(_MU)) - 1) / _MU
+    return found
 
 
 def _resample(wave: Tensor, rate: int, wanted: int) -> Tensor:
@@ -153,7 +154,8 @@ def _coloured(length: int, power: float, generator: torch.Generator) -> Tensor:
     """Draw noise whose energy falls with a power of the frequency."""
     spectrum = torch.fft.rfft(torch.randn(length, generator=generator))
     places = torch.arange(len(spectrum), dtype=torch.float32).clamp(min=1)
-    return torch.fft.irfft(spectrum * places ** (-power / 2), n=length)
+    found: Tensor = torch.fft.irfft(spectrum * places ** (-power / 2), n=length)
+    return found
 
 
 def _mix(wave: Tensor, noise: Tensor, snr: float) -> Tensor:
