@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = ["AudioSegment", "Transcript"]
 
@@ -32,9 +32,10 @@ class AudioSegment:
         return self.path
 
 
-@dataclass(frozen=True)
-class Transcript:
+class Transcript(NamedTuple):
     """What a recogniser heard in one record, or in one piece of a long one.
+
+    A tuple with names, not a dataclass: Lightning moves what ``predict_step`` returns, and refuses frozen dataclasses.
 
     Attributes:
         index: Position of the record in its split.
@@ -53,7 +54,7 @@ class Transcript:
         1
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is of no use here
     text: str
     confidence: float | None
     seconds: float

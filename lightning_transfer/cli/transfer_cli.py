@@ -24,6 +24,7 @@ from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
 from lightning_transfer.cli.checkpoint_options import CheckpointOptions
 from lightning_transfer.cli.cost import CostCallback
+from lightning_transfer.cli.decoding_clock import DecodingClock
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 from lightning_transfer.cli.export_options import ExportOptions
@@ -34,6 +35,7 @@ from lightning_transfer.cli.run_checkpoint import RunCheckpoint
 from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_folder, remove_empty
 from lightning_transfer.cli.sources import Source
 from lightning_transfer.cli.tracking import continue_runs
+from lightning_transfer.cli.transcription_options import TranscriptionOptions
 from lightning_transfer.cli.verbs import VERBS
 from lightning_transfer.data import BaseDataModule
 from lightning_transfer.types import Calibration, Schema
@@ -103,7 +105,7 @@ class TransferCLI(LightningCLI):
             heads = Literal[(LINEAR, *self.recipe.heads)]  # type: ignore[valid-type] # made from what the recipe has
             parser.add_argument("--model.head", type=heads, default=self.head, help="What follows the backbone.")
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
-        parser.add_class_arguments(EvaluationOptions, "evaluation")
+        parser.add_class_arguments(TranscriptionOptions if self._transcribes else EvaluationOptions, "evaluation")
         if self.arguments.verb == "export":
             parser.add_class_arguments(ExportOptions, skip={"int8"})
             parser.add_argument("--int8", action="store_true", help="Write a quantised model as well.")
@@ -114,6 +116,7 @@ class TransferCLI(LightningCLI):
             parser.link_arguments("check_data", "data.check_data")
         if self.arguments.verb == "check-data":
             parser.add_argument("--strict", action="store_true", help="Exit with 1 for warnings too.")
+        if self.arguments.verb == "check-data" and not self._transcribes:
             parser.add_argument(
                 "--suspects",
                 action="store_true",
@@ -179,6 +182,9 @@ class TransferCLI(LightningCLI):
         """Give the module the config that travels in its checkpoints, and its source head back."""
         plain = yaml.safe_load(self.dump())
         self.model.run_config = {name: plain[name] for name in ("model", "data", "evaluation")}
+        if self._transcribes and self.arguments.verb in ("fit", "test"):
+            # A list that is missing should not cost a fit.
+            self.config_init["evaluation"].list_keywords()
         if self.arguments.verb == "predict" and hasattr(self.model, "keep_grids"):
             self.model.keep_grids = self.config_init["evaluation"].save_maps
         payload = self.source.payload
@@ -190,6 +196,10 @@ class TransferCLI(LightningCLI):
             from torch import nn
 
             self.model.source_head = nn.Linear(*shape).requires_grad_(False)
+
+    @property
+    def _transcribes(self) -> bool:
+        return self.recipe.kind == "transcription"
 
     def _find_calibration(self) -> Calibration:
         """Return the checkpoint's calibration, at the false-reject rate that is asked for.
@@ -231,6 +241,8 @@ class TransferCLI(LightningCLI):
         callbacks.insert(0, self.run_callback)
         if self.arguments.verb == "fit":
             callbacks.append(CostCallback())
+        if self._transcribes and self.arguments.verb == "test":
+            callbacks.append(DecodingClock())
         if self.recipe.routes and self.arguments.verb in ("fit", "plan"):
             from lightning_transfer.cli.routing import CostsCallback
 

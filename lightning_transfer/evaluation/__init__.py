@@ -39,7 +39,7 @@ from lightning_transfer.evaluation.routing_fit import fit_routing
 from lightning_transfer.evaluation.routing_metrics import RoutingResult, measure_routing
 from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
 from lightning_transfer.evaluation.routing_terminal import format_decisions, format_policy, format_routing
-from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
+from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs, collect_transcripts
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
@@ -47,6 +47,7 @@ from lightning_transfer.evaluation.terminal import format_calibration, format_la
 from lightning_transfer.evaluation.transcription import RecogniserOutputs, evaluate_transcription
 from lightning_transfer.evaluation.transcription_result import TranscriptionResult
 from lightning_transfer.evaluation.transcription_terminal import format_transcription
+from lightning_transfer.evaluation.transcripts_file import write_transcripts
 from lightning_transfer.evaluation.transcripts_join import join_transcripts
 from lightning_transfer.metrics.routing_costs import check_costs
 
@@ -84,6 +85,7 @@ __all__ = [
     "check_labels",
     "collect_features",
     "collect_outputs",
+    "collect_transcripts",
     "compare_runs",
     "decide",
     "evaluate_classification",
@@ -127,4 +129,5 @@ __all__ = [
     "write_confusion",
     "write_decisions",
     "write_suspects",
+    "write_transcripts",
 ]

@@ -109,6 +109,7 @@ def evaluate_transcription(
     slices: Sequence[str] | Literal["all"] = "all",
     decoding_seconds: float | None = None,
     device: str = "",
+    seconds: Mapping[str, float] | None = None,
     most_worst: int = 20,
     n_resamples: int = 2000,
     confidence: float = 0.95,
@@ -139,6 +140,7 @@ def evaluate_transcription(
         slices: Columns to cut the records by; ``all`` takes every column.
         decoding_seconds: That the transcripts took; None: there is no real-time factor.
         device: That they were made on.
+        seconds: What else took how long, to be kept with the result.
         most_worst: Utterances to show with their alignments.
         n_resamples: Draws of the bootstrap.
         confidence: Of the intervals.
@@ -223,6 +225,7 @@ def evaluate_transcription(
         notes=_notes(judged, drawn[""], ours),
         n_resamples=n_resamples,
         confidence=confidence,
+        seconds=dict(seconds or {}),
     )
 
 

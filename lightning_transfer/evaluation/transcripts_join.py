@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import pairwise
 
@@ -53,7 +52,7 @@ def join_transcripts(
             missing += 1
             continue
         if starts is not None and index in starts:
-            ordered = [replace(piece, start=starts[index][piece.piece]) for piece in ordered]
+            ordered = [piece._replace(start=starts[index][piece.piece]) for piece in ordered]
         joined.append(ordered[0] if len(ordered) == 1 else _join(ordered))
     if missing:
         _log.warning("%d of %d records are left out, as not all their pieces were run.", missing, len(records))

@@ -1,6 +1,5 @@
-import dataclasses
-
 import pytest
+from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from lightning_transfer.speech import AudioSegment, Transcript
 
@@ -14,5 +13,10 @@ def test_a_segment_is_read_as_its_path() -> None:
 def test_what_was_heard_does_not_change() -> None:
     heard = Transcript(3, "hello", 0.9, 1.2)
     assert heard.problem == ""
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         heard.text = "other"  # type: ignore[misc]
+
+
+def test_lightning_moves_what_was_heard() -> None:
+    heard = [Transcript(3, "hello", None, 1.2, words=(("hello", 0.0, 1.0),))]
+    assert move_data_to_device(heard, "cpu") == heard

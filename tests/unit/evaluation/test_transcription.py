@@ -77,7 +77,7 @@ def test_the_interval_draws_whole_speakers() -> None:
 
 
 def test_differences_are_paired_on_the_same_draws() -> None:
-    worse = [replace(item, text=f"{item.text} noise") for item in HEARD]
+    worse = [item._replace(text=f"{item.text} noise") for item in HEARD]
     result = judge(baselines={"before": RecogniserOutputs(worse, "another one"), "same": RecogniserOutputs(HEARD, "")})
     errors, lengths = counted(str.split)
     pairs = zip(RECORDS, worse, strict=True)
@@ -97,7 +97,7 @@ def test_a_baseline_that_cannot_be_run_says_why() -> None:
 
 
 def test_speakers_are_judged_by_their_own_utterances() -> None:
-    result = judge(baselines={"before": RecogniserOutputs([replace(item, text="") for item in HEARD], "deaf")})
+    result = judge(baselines={"before": RecogniserOutputs([item._replace(text="") for item in HEARD], "deaf")})
     errors, lengths = counted(str.split)
     rates = {f"s{place}": errors[6 * place :][:6].sum() / lengths[6 * place :][:6].sum() for place in range(8)}
     assert {item.speaker: item.wer.value for item in result.speakers} == pytest.approx(rates)
@@ -183,7 +183,7 @@ def test_references_without_words_have_no_rate_and_their_insertions_count() -> N
 
 
 def test_a_rate_above_one_stays() -> None:
-    result = judge([replace(item, text="no no no no no no no no") for item in HEARD])
+    result = judge([item._replace(text="no no no no no no no no") for item in HEARD])
     assert result.metrics["wer"].value > 1
 
 
@@ -198,7 +198,7 @@ def test_unlabelled_records_and_what_was_not_run_are_left_out() -> None:
     with pytest.raises(TransferError, match="`other` was run on other records"):
         judge(baselines={"other": RecogniserOutputs(HEARD[:3], "")})
     with pytest.raises(TransferError, match="join_transcripts"):
-        judge([replace(HEARD[0], num_pieces=2)], RECORDS)
+        judge([HEARD[0]._replace(num_pieces=2)], RECORDS)
 
 
 def test_few_speakers_and_unknown_ones_are_said() -> None:
@@ -207,7 +207,7 @@ def test_few_speakers_and_unknown_ones_are_said() -> None:
     assert result.num_groups == 48
     assert result.speakers == ()
     assert any("48 of 48 utterances have no speaker" in note for note in result.notes)
-    right = [replace(item, text=plain(record.label)) for item, record in zip(HEARD, RECORDS, strict=True)]
+    right = [item._replace(text=plain(record.label)) for item, record in zip(HEARD, RECORDS, strict=True)]
     assert any("no error" in note for note in judge(right).notes)
 
 
@@ -217,6 +217,6 @@ def test_speed_is_decoding_over_sound() -> None:
     assert result.metrics["real_time_factor"].value == pytest.approx(3.0 / sound)
     assert "measured once on cpu" in result.metrics["real_time_factor"].reason
     assert result.seconds_of_audio == pytest.approx(sound)
-    silent = judge([replace(item, seconds=0.0) for item in HEARD], decoding_seconds=3.0)
+    silent = judge([item._replace(seconds=0.0) for item in HEARD], decoding_seconds=3.0)
     assert str(silent.metrics["real_time_factor"]) == "n/a (there is no sound)"
     assert "real_time_factor" not in judge().metrics

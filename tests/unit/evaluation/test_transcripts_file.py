@@ -29,7 +29,7 @@ def test_each_input_has_a_row_in_order(tmp_path: Path) -> None:
         Skipped(Record("bad", RECORDS[0].input, label="Yes."), "empty file", 1),
         Skipped(Record("x", "x"), "gone"),
     ]
-    found = [replace(item, text="wrong", problem="") for item in heard(RECORDS)]
+    found = [item._replace(text="wrong", problem="") for item in heard(RECORDS)]
     rows = read(write_transcripts(tmp_path / "predictions.jsonl", RECORDS, found, plain, broken))
     assert [row["id"] for row in rows] == ["u0", "bad", "u1", "u2", "u3", "x"]
     assert all(tuple(row) == TRANSCRIPT_COLUMNS for row in rows)
