@@ -119,10 +119,10 @@ class InterpolateAction(Action):
 
         The best is, among those whose every reading is within its limit, the one with the best validation score, and
         among equal ones that with less of the fine-tuned weights. Where none is within, the fine-tuned weights stay,
-        with a warning. A new head keeps its fine-tuned weights; one that is pretrained (``module.pretrained_head``) is
-        mixed as the backbone is, and the pretrained end is measured too, as no candidate. Integer buffers keep their
-        values; BatchNorm that has trained gets the statistics of some training data for each alpha. Random states
-        stand still.
+        with a warning. A new head keeps its fine-tuned weights; one that is pretrained
+        (``module.head_is_pretrained``) is mixed as the backbone is, and the pretrained end is measured too, as no
+        candidate. Integer buffers keep their values; BatchNorm that has trained gets the statistics of some training
+        data for each alpha. Random states stand still.
 
         Args:
             trainer: Of the fit, in ``on_train_end``.

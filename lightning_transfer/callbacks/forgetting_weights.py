@@ -47,8 +47,8 @@ def find_backbone(
 def backbone_tensors(module: nn.Module, depth_map: DepthMap) -> dict[str, Tensor]:
     """Return the pretrained parameters and buffers themselves, by plain name: the backbone's.
 
-    The head's are among them only where the module says that its head is pretrained too, by a true ``pretrained_head``:
-    a recogniser that keeps its alphabet.
+    The head's are among them only where the module says that its head is pretrained too, by a true
+    ``head_is_pretrained``: a recogniser that keeps its alphabet.
 
     Example:
         >>> backbone = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
@@ -72,7 +72,7 @@ def backbone_tensors(module: nn.Module, depth_map: DepthMap) -> dict[str, Tensor
 
 def has_pretrained_head(module: nn.Module) -> bool:
     """Tell whether the module says that its head is no new one."""
-    return getattr(module, "pretrained_head", False) is True
+    return getattr(module, "head_is_pretrained", False) is True
 
 
 def blend(pretrained: Tensor, fine_tuned: Tensor, alpha: float) -> Tensor:

@@ -49,7 +49,7 @@ def test_the_sweep_is_that_by_hand_and_the_best_within_the_budget_is_taken(tmp_p
     lost = {alpha: general - before for alpha, (_, general) in expected.items()}
     limit = (lost[0.6] + lost[1.0]) / 2
     callback, module = watcher(limit), recogniser()
-    module.pretrained_head = head
+    module.head_is_pretrained = head
     train(tmp_path, callback, module=module, epochs=EPOCHS)
     found = callback.summary["interpolation"]
     assert [row["alpha"] for row in found["tried"]] == list(ALPHAS)
