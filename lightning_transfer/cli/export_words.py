@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from lightning_transfer import metrics
 from lightning_transfer.data.transcripts import normaliser
 from lightning_transfer.metrics import ErrorCounts, Interval
-from lightning_transfer.metrics.word_errors import error_rate
 from lightning_transfer.types import Record
 
 __all__ = ["WordLoss", "measure_word_loss"]
@@ -79,6 +78,6 @@ def _rate(counts: Sequence[ErrorCounts]) -> metrics.bootstrap.Statistic:
     words = np.array([item.length for item in counts], dtype=np.float64)
 
     def rate(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return error_rate(errors, words, weights)
+        return metrics.error_rate(errors, words, weights)
 
     return rate
