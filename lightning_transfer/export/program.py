@@ -104,13 +104,22 @@ def trace_speech(network: nn.Module, features: int | None) -> ExportedProgram:
     program = _traced(network, (sound, mask), (axes, axes), deferred=True)
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in program.graph_signature.user_inputs:
-            fixed = [size for size in node.meta["val"].shape[:2] if isinstance(size, int)]
-            if fixed:
-                raise ExportError(
-                    f"torch.export cannot trace the network for sound of any length: `{node.name}` would always have "
-                    f"{fixed[0]} steps."
-                )
+            for size in node.meta["val"].shape[:2]:
+                only = _only_value(program, size)
+                if only is not None:
+                    raise ExportError(
+                        f"torch.export cannot trace the network for sound of any length: `{node.name}` would always "
+                        f"have {only} steps."
+                    )
     return program
+
+
+def _only_value(program: ExportedProgram, size: Any) -> int | None:  # noqa: ANN401 - a number, or torch's symbol of one
+    """Return the one value that an axis may have; None where it is free."""
+    if isinstance(size, int):
+        return size
+    bounds = program.range_constraints.get(size.node.expr)
+    return int(bounds.lower) if bounds is not None and bounds.lower == bounds.upper else None
 
 
 def _traced(
