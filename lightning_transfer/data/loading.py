@@ -122,6 +122,11 @@ class RecordDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def owners(self) -> list[int]:
+        """Position of the record that each item is of, or is a piece of."""
+        return list(range(len(self.records))) if self._index is None else [row[0] for row in self._index]
+
     def in_order(self, only: Collection[int] | None, lengths: Sequence[float] | None) -> Dataset[Item]:
         """Return the items of some records, shortest first.
 
@@ -136,8 +141,7 @@ class RecordDataset(Dataset[Item]):
 
     def items_of(self, only: Collection[int] | None) -> list[int]:
         """Return the places of the items of some records, each with all its pieces; None takes all."""
-        owners = range(len(self.records)) if self._index is None else [row[0] for row in self._index]
-        return [item for item, owner in enumerate(owners) if only is None or owner in only]
+        return [item for item, owner in enumerate(self.owners) if only is None or owner in only]
 
     def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - an item, or a list of them
         """Return one item; the sampler of training adds a seed to the index. A list of keys gives the items of each."""
