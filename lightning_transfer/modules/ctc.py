@@ -142,6 +142,11 @@ class CTCModule(SpeechModule):
             raise TypeError(f"Expected a backbone that returns frames, got {type(self.backbone).__name__}.")
         return self.backbone
 
+    @property
+    def head_is_pretrained(self) -> bool:
+        """Whether the head begins with rows of the checkpoint's own."""
+        return bool(self._pretrained)
+
     def build_head(self, schema: Schema) -> nn.Module:
         """Return a linear layer over frames, which begins with the checkpoint's rows of the tokens that both have.
 
