@@ -232,8 +232,19 @@ def _from_source(probe: Any, n_probe: int) -> Iterator[Any]:  # noqa: ANN401
     plain = isinstance(probe.sampler, SequentialSampler | RandomSampler | DistributedSampler)
     if plain and (probe.batch_sampler is None or type(probe.batch_sampler) is BatchSampler):
         return _from_dataset(probe.dataset, probe, n_probe)
+    if isinstance(probe.sampler, list) and all(isinstance(item, list) for item in probe.sampler):
+        return _from_dataset(probe.dataset, probe, n_probe, indices=_some_of_each(probe.sampler, n_probe))
     # A sampler of the user's own chooses which items are meant.
     return _from_dataset(probe.dataset, probe, n_probe, indices=list(islice(_chosen(probe), n_probe)))
+
+
+def _some_of_each(batches: list[list[Any]], n_probe: int) -> list[list[Any]]:
+    """Return batches that were made by length, thinned evenly: all lengths are there, and no batch costs more."""
+    size = sum(map(len, batches))
+    wanted = {round(i) for i in np.linspace(0, size - 1, min(n_probe, size))} if size else set()
+    places = iter(range(size))
+    thinned = [[item for item in batch if next(places) in wanted] for batch in batches]
+    return [batch for batch in thinned if batch]
 
 
 def _chosen(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -129,7 +129,8 @@ def _limits(run: RunFiles, scores: Scores | None, found: Verdict) -> Iterator[st
     train = (run.data.get("counts") or {}).get("train") or {}
     if train:
         others = _OTHERS.get(run.task, _OTHERS.get(run.modality, "sources, sensors or classes"))
-        yield f"Trained on {count(sum(train.values()))} records; other {others} were not tried."
+        unit = "utterances" if run.task == "transcription" else "records"
+        yield f"Trained on {count(sum(train.values()))} {unit}; other {others} were not tried."
     groups = (run.data.get("num_groups") or {}).get("train")
     if groups and groups < FEW_GROUPS:
         unit = "speakers" if run.task == "transcription" else "groups"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_transfer.reporting.forgetting import Forgetting
-from lightning_transfer.reporting.numbers import BASELINES, usable
+from lightning_transfer.reporting.numbers import BASELINES, signed, usable
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
 from lightning_transfer.reporting.scoring import slices_section
@@ -17,8 +17,12 @@ __all__ = ["keywords_section", "recognition_section", "recognition_slices", "spe
 Section = dict[str, Any]
 Item = Mapping[str, Any]
 
-_SHOWN = ("wer", "cer", "keyword_recall", "sentence_error_rate", "wer_raw")
-_KINDS = ("substitution_rate", "insertion_rate", "deletion_rate")
+_SHOWN = (
+    *("wer", "substitution_rate", "insertion_rate", "deletion_rate", "cer"),
+    *("keyword_recall", "sentence_error_rate", "wer_raw", "cer_raw"),
+)
+_CARDS = ("wer", "wer_of_pretrained", "source_wer_before", "source_wer_after", "cer", "keyword_recall")
+_COUNTS = ("hits", "substitutions", "insertions", "deletions")
 _MOST_ROWS = 40
 # More values of a column than these are folded away.
 _MOST_OPEN = 12
@@ -27,7 +31,6 @@ _MOST_OPEN = 12
 def recognition_section(scores: Scores, run: RunFiles, forgetting: Forgetting) -> Section:
     """Return the error rates of the model and of other recognisers, with their paired differences."""
     shown = [name for name in _SHOWN if name in scores.metrics]
-    kinds = [name for name in _KINDS if name in scores.metrics]
     found = run.evaluation
     # A recogniser that could not be run has a row of reasons; they are one.
     unrun = {
@@ -35,31 +38,30 @@ def recognition_section(scores: Scores, run: RunFiles, forgetting: Forgetting) -
         for name, row in scores.baselines.items()
         if usable((row.get("wer") or {}).get("value")) is None
     }
+    counts = found.get("words") or {}
     metrics = {**scores.metrics, **_cards(scores, forgetting)}
     return {
         "missing": "",
         "template": "recognition",
         "headline": scores.headline,
         "shown": shown,
-        "kinds": kinds,
-        "cards": [name for name in ("wer", "wer_of_pretrained", "source_wer_before", "source_wer_after", "cer",
-                                    "keyword_recall", "real_time_factor") if name in metrics],
+        "cards": [name for name in _CARDS if name in metrics],
         "n": scores.n,
         "num_groups": scores.num_groups,
         "confidence": scores.confidence,
         "metrics": metrics,
-        "baselines": [_row(name, scores, shown, kinds) for name in scores.baselines if name not in unrun],
+        "baselines": [_row(name, scores, shown) for name in scores.baselines if name not in unrun],
         "unrun": [{"name": BASELINES.get(name, name), "reason": reason} for name, reason in unrun.items()],
         "baseline_hint": ""
         if scores.baselines
         else "Not measured: set `--evaluation.baselines '[pretrained]'` and test again.",
-        "words": dict(found.get("words") or {}),
+        "words": {name: counts.get(name) or 0 for name in _COUNTS},
         "normaliser": str(found.get("normaliser") or ""),
         "seconds_of_audio": usable(found.get("seconds_of_audio")),
         "speed": dict(scores.metrics.get("real_time_factor") or {}),
         "problems": [{"problem": name, "n": n} for name, n in (found.get("num_problems") or {}).items()],
         "num_unlabelled": found.get("num_unlabelled") or 0,
-    }  # fmt: skip
+    }
 
 
 def _cards(scores: Scores, forgetting: Forgetting) -> dict[str, Item]:
@@ -73,19 +75,20 @@ def _cards(scores: Scores, forgetting: Forgetting) -> dict[str, Item]:
         for part in ("before", "after"):
             item = sources[0].get(part) or {}
             if usable(item.get("value")) is not None:
-                found[f"source_wer_{part}"] = item
+                by = "" if part == "before" else f"by {signed(sources[0].get('change'))}"
+                found[f"source_wer_{part}"] = {**item, "reason": by or item.get("reason")}
     return found
 
 
-def _row(name: str, scores: Scores, shown: Sequence[str], kinds: Sequence[str]) -> Section:
+def _row(name: str, scores: Scores, shown: Sequence[str]) -> Section:
     found, differences = scores.baselines[name], scores.differences.get(name, {})
     return {
         "name": BASELINES.get(name, name),
         "key": name,
-        "metrics": {metric: found.get(metric) for metric in [*shown, *kinds]},
+        "metrics": {metric: found.get(metric) for metric in shown},
         "differences": {
             metric: {**differences[metric], "shows": compare(differences[metric], metric)}
-            for metric in [*shown, *kinds]
+            for metric in shown
             if metric in differences
         },
         "description": scores.descriptions.get(name, ""),
@@ -142,17 +145,11 @@ def recognition_slices(scores: Scores, run: RunFiles) -> Section:
     """Return the slices by accent, channel, duration and what else the records have, with the ends of their bars."""
     found = slices_section(scores, run)
     rows = [row for column in found["columns"] for row in column["rows"]]
-    shown = [name for name in ("wer", "substitution_rate", "insertion_rate", "deletion_rate") if name in _named(rows)]
     return {
         **found,
         "template": "recognition_slices",
-        "metrics": shown,
         "scale": _scale([(row.get("metrics") or {}).get("wer") for row in rows]),
     }
-
-
-def _named(rows: Sequence[Item]) -> set[str]:
-    return {name for row in rows for name in (row.get("metrics") or {})}
 
 
 def _scale(items: Sequence[Item | None]) -> float:

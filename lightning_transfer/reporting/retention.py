@@ -48,9 +48,10 @@ def retention_sentence(run: RunFiles, forgetting: Forgetting) -> str:
     sweep, budget = _sweep(run, forgetting), _budget(run, forgetting)
     if sweep:
         chosen = next((row for row in sweep["rows"] if row["chosen"]), None)
-        if chosen is None:
+        if chosen is None and not budget:
             return "No mixture of pretrained and adapted weights kept within the tolerance, so the adapted ones stayed."
-        return f"The weights are a mixture, {chosen['percent']} adapted: the best that kept within the tolerance."
+        if chosen is not None:
+            return f"The weights are a mixture, {chosen['percent']} adapted: the best that kept within the tolerance."
     if not budget:
         return ""
     kept = next((row for row in budget["rows"] if row["chosen"]), None)

@@ -140,8 +140,8 @@ def _hints(run: RunFiles, scores: Scores) -> Iterator[str]:
     if usable(silent.get("value")):
         missing = round(float(silent["value"]) * (silent.get("n") or 0))
         yield f"the {missing} of {silent.get('n')} utterances in which nothing was heard"
-    speakers = [row for row in run.evaluation.get("speakers") or () if usable((row.get("wer") or {}).get("value"))]
-    if len(speakers) > 1:
+    speakers = list(run.evaluation.get("speakers") or ())
+    if len(speakers) > 1 and usable((speakers[0].get("wer") or {}).get("value")):
         row = speakers[0]
         yield f"speaker “{row.get('speaker')}”, WER {interval(row.get('wer'))} on {row.get('n')} utterances"
     for row in scores.slices:

@@ -29,6 +29,13 @@ from lightning_transfer.callbacks.forgetting_probe import (
     read_probe,
     training_batches,
 )
+from lightning_transfer.data.loading import Collate, RecordDataset, make_loader
+from lightning_transfer.types import Record
+
+
+def padded(inputs):
+    return torch.nn.utils.rnn.pad_sequence(list(inputs), batch_first=True)
+
 
 NUMBERS = TensorDataset(torch.arange(100.0)[:, None], torch.arange(100) % 7)
 
@@ -78,6 +85,24 @@ def test_a_sampler_of_ones_own_chooses():
             return iter([[40, 41], [50, 51], [60, 61]])
 
     assert inputs(read(DataLoader(NUMBERS, batch_sampler=Pairs([], 2, False)), n_probe=5)) == [40, 41, 50, 51, 60]
+
+
+def test_batches_made_by_length_are_thinned_and_stay_as_they_are():
+    records = [Record(str(i), float(i), label=f"word {i}") for i in range(20)]
+    dataset = RecordDataset(records, lambda record: torch.full((1 + int(record.input),), record.input), (), None)
+    loader = make_loader(
+        dataset, None, batch_size=8, num_workers=0, collate=Collate(padded), drop_last=False, seed=0,
+        lengths=[21.0 - i for i in range(20)], budget=40.0,
+    )  # fmt: skip
+    whole = [batch.index.tolist() for batch in loader]
+    assert whole[0] == [19, 18, 17, 16, 15], "the shortest come first, as many as the budget allows"
+    few = read_probe("calls", loader, 7, trainer(lightning_module=None), spoken=True)
+    found = [batch.index.tolist() for batch in few.batches]
+    assert [index for batch in found for index in batch] == [19, 16, 13, 9, 6, 3, 0]
+    assert all(any(set(batch) <= set(other) for other in whole) for batch in found)
+    assert few.spoken.references == tuple(f"word {i}" for i in (19, 16, 13, 9, 6, 3, 0))
+    everything = read_probe("calls", loader, 100, trainer(lightning_module=None))
+    assert [batch.index.tolist() for batch in everything.batches] == whole
 
 
 def test_a_stream_is_read_in_whole_batches():

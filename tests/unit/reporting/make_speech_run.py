@@ -28,6 +28,7 @@ SENTENCES = (
     "I will put you through to the billing team.",
 )
 SWAPS = {"router": "rooter", "bill": "will", "acme": "at me", "tuesday": "choose day", "plan": "plain", "me": "may"}
+NAMES = ("ann", "bob", "cem", "dora", "eve", "finn")
 RATE = 8_000
 
 
@@ -60,7 +61,7 @@ def make_records(root: Path, speakers: int = 6, each: int = 8, prefix: str = "",
                     input=AudioSegment(str(root / name), 0.0, 1.0),
                     label=SENTENCES[place % len(SENTENCES)],
                     split="test",
-                    group=f"{prefix}speaker {number}",
+                    group=f"{prefix}{NAMES[number % len(NAMES)]}",
                     meta={**facts, "duration": 1.0 + place, **meta},
                 )
             )
@@ -125,6 +126,7 @@ def make_speech_fit(folder: Path, **plan: Any) -> Path:
 
 def make_story(**changes: Any) -> dict[str, Any]:
     """What a fit writes of what was forgotten: ten mixtures of which those up to 60% are within, and four epochs."""
+
     def row(alpha: float) -> dict[str, Any]:
         loss = 0.034 * alpha**2
         return {"alpha": alpha, "score": 0.55 - 0.4 * alpha + 0.02 * alpha**2, "within": loss <= 0.02,
@@ -155,15 +157,13 @@ def make_speech_test(
     keywords: tuple[str, ...] = ("acme plus", "router", "order number"),
     **changes: Any,
 ) -> Path:
-    """Write what the test of a recogniser leaves; `share` of its words are wrong, of speaker 5's three times as many."""
+    """Write what the test of a recogniser leaves; `share` of its words are wrong, for speaker 5 three times as many."""
     root = folder.parent / "data"
     records = make_records(root) if records is None else records
     given = texts or [
         heard(str(record.label), share * (3 if place // 8 == 5 else 1), place) for place, record in enumerate(records)
     ]
-    transcripts = [
-        Transcript(place, text, 0.9, 1.0, "" if text else "only blanks") for place, text in enumerate(given)
-    ]
+    transcripts = [Transcript(place, text, 0.9, 1.0, "" if text else "only blanks") for place, text in enumerate(given)]
     rows = {}
     if before is not None:
         others = [Transcript(p, heard(str(r.label), before, 100 + p), 0.5, 1.0) for p, r in enumerate(records)]
