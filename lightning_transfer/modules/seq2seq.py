@@ -124,7 +124,8 @@ class Seq2SeqModule(SpeechModule):
         lengths = model._get_feat_extract_output_lengths(steps.sum(dim=1)).clamp(min=1)
         real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
         total = hidden.masked_fill(~real[:, :, None], 0.0).sum(dim=1)
-        return total / lengths[:, None].to(total.dtype)
+        mean: Tensor = total / lengths[:, None].to(total.dtype)
+        return mean
 
     def forward(self, input: Mapping[str, Tensor]) -> Tensor:  # type: ignore[override]
         """Return the logits of the next token at each place of ``decoder_input_ids``, ``(N, L, V)``."""
