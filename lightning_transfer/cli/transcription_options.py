@@ -29,7 +29,8 @@ class TranscriptionOptions:
         scratch: How it does that.
         slices: Columns of the data by which ``test`` cuts the utterances into slices; ``all`` takes every column,
             ``[]`` none.
-        keywords: Words or phrases whose recall ``test`` reports, or a text file with one a line.
+        keywords: Words or phrases whose recall ``test`` reports, or a text file with one a line. None takes those that
+            the data name.
         scoring_normaliser: What both sides pass before words are compared, in place of the data's own: ``basic``,
             ``whisper`` or ``none``.
     """

@@ -70,7 +70,7 @@ def finish_test(cli: TransferCLI) -> None:
         normalise=normalise,
         normaliser=name,
         baselines=rows,
-        keywords=options.list_keywords(),
+        keywords=options.list_keywords() or list(getattr(data, "keywords", ())),
         slices=options.slices,
         decoding_seconds=_decoding_seconds(cli),
         device=str(cli.trainer.strategy.root_device),

@@ -234,6 +234,23 @@ class AudioPreprocessing:
             for name, value in fill.items()
         }
 
+    def cuts(self, seconds: float) -> list[tuple[float, float]]:
+        """Return begin and length of the pieces of a recording; one, where it is no longer than a piece.
+
+        Piece ``k`` begins at ``k * (chunk_seconds - overlap_seconds)``, so what a module hears can be put together by
+        the numbers of the pieces alone. The last is shorter, and longer than the overlap.
+
+        Example:
+            >>> spec = AudioPreprocessing({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, chunk_seconds=10.0)
+            >>> spec.cuts(10.0), spec.cuts(17.0)
+            ([(0.0, 10.0)], [(0.0, 10.0), (6.0, 10.0), (12.0, 5.0)])
+        """
+        step = self.chunk_seconds - self.overlap_seconds
+        starts = [0.0]
+        while starts[-1] + self.chunk_seconds < seconds:
+            starts.append(len(starts) * step)
+        return [(start, min(self.chunk_seconds, seconds - start)) for start in starts]
+
     def frames(self, seconds: float) -> int | None:
         """Return how many frames the network makes of sound of some length; None where that is not known."""
         if self.layers is None:

@@ -206,6 +206,7 @@ def evaluate_transcription(
             n_resamples=n_resamples,
             confidence=confidence,
             seed=seed,
+            show_progress=show_progress,
         ),
         slices=slice_records(
             judged,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_transfer import metrics
+from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.slice_terms import SliceTerms
 from lightning_transfer.evaluation.transcription_result import ChangedWord, Confusion, SpeakerScore, Utterance
 from lightning_transfer.evaluation.transcription_texts import TextErrors
@@ -36,6 +38,7 @@ def score_speakers(
     n_resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    show_progress: bool = False,
 ) -> tuple[SpeakerScore, ...]:
     """Return each speaker's errors, the highest WER first, of the worst ones with their worst utterances.
 
@@ -46,12 +49,17 @@ def score_speakers(
         n_resamples: Draws of the utterances of each speaker.
         confidence: Of the intervals.
         seed: Of the draws.
+        show_progress: Whether to show a bar.
     """
     places: dict[str, list[int]] = {}
     for place, record in enumerate(records):
         if record.group is not None:
             places.setdefault(record.group, []).append(place)
-    scores = [_score(name, found, rows, n_resamples, confidence, seed) for name, found in places.items()]
+    scores = []
+    with progress("Speakers", len(places), show_progress) as bar:
+        for name, own in places.items():
+            scores.append(_score(name, own, rows, n_resamples, confidence, seed))
+            bar.update(1)
     scores.sort(key=lambda item: (item.wer.value is None, -(item.wer.value or 0.0), item.speaker))
     for rank, score in enumerate(scores[:_WORST_SPEAKERS]):
         own = places[score.speaker]
@@ -201,11 +209,12 @@ def changed_words(references: Sequence[str], hypotheses: Sequence[str], normalis
         >>> [(item.before, item.after) for item in changed_words(["Yes, Sir"], ["yes sir"], str.casefold)]
         [('Sir', 'sir'), ('Yes,', 'yes,')]
     """
+    of_word = lru_cache(maxsize=None)(normalise)  # most words come again and again
     counts: list[Counter[tuple[str, str]]] = []
     for texts in (references, hypotheses):
         found: Counter[tuple[str, str]] = Counter()
         for text, number in Counter(texts).items():
-            for change in _changes_of(text, normalise):
+            for change in _changes_of(text, normalise, of_word):
                 found[change] += number
         counts.append(found)
     total = counts[0] + counts[1]
@@ -215,9 +224,9 @@ def changed_words(references: Sequence[str], hypotheses: Sequence[str], normalis
     ]
 
 
-def _changes_of(text: str, normalise: _Normalise) -> list[tuple[str, str]]:
+def _changes_of(text: str, normalise: _Normalise, of_word: _Normalise) -> list[tuple[str, str]]:
     whole = " ".join(normalise(text).split())
-    single = [(word, " ".join(normalise(word).split())) for word in text.split()]
+    single = [(word, " ".join(of_word(word).split())) for word in text.split()]
     if " ".join(after for _, after in single if after) == whole:
         return [(before, after) for before, after in single if before != after]
     found: list[tuple[str, str]] = []

@@ -97,8 +97,9 @@ def _rates(said: Sequence[str | None], heard: Sequence[str]) -> list[float | Non
 
 def _describe(record: Record) -> list[Any]:
     """Return id, path, start, duration and speaker."""
-    segment = record.input if isinstance(record.input, AudioSegment) else None
-    if segment is None:
+    known = record.meta.get("duration")
+    if not isinstance(record.input, AudioSegment):
         path = str(record.input) if isinstance(record.input, str | Path) else None
-        return [record.id, path, None, None, record.group]
-    return [record.id, segment.path, segment.start, segment.duration, record.group]
+        return [record.id, path, None, known, record.group]
+    segment = record.input
+    return [record.id, segment.path, segment.start, segment.duration or known, record.group]

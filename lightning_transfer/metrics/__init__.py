@@ -38,6 +38,9 @@ from lightning_transfer.metrics.classification import (
     weighted_mean,
 )
 from lightning_transfer.metrics.cost import TrainingMemory, saved_activation_bytes, trainable_memory
+
+# Before the function of the same name, which a later import of the file would hide.
+from lightning_transfer.metrics.error_rate import ErrorRate
 from lightning_transfer.metrics.forgetting import (
     agreement,
     cosine_distance,
@@ -95,6 +98,7 @@ __all__ = [
     "AlignedPart",
     "ClassCounts",
     "ErrorCounts",
+    "ErrorRate",
     "Interval",
     "KeywordCounts",
     "PixelCounts",

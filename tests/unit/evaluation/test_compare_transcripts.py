@@ -55,6 +55,9 @@ def test_only_what_all_judged_is_compared(tmp_path: Path) -> None:
     assert found.runs[1].difference["wer"].value == 0.0
     assert "30 utterances were judged by all runs" in found.notes[0]
     assert "the best looks better" in found.notes[1]
+    changed = [Record(record.id, record.input, "Other words.", group=record.group) for record in RECORDS[:8]]
+    found = compare_runs([first, written(tmp_path / "d", heard(RECORDS), [*changed, *RECORDS[8:]])], n_resamples=50)
+    assert found.runs[0].n == 40
     other = [Record(f"x{record.id}", record.input, record.label) for record in RECORDS]
     third = written(tmp_path / "c", heard(RECORDS), other)
     with pytest.raises(TransferError, match="No utterance was judged by all of `a`, `c`"):

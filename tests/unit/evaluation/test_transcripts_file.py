@@ -34,6 +34,8 @@ def test_each_input_has_a_row_in_order(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == ["u0", "bad", "u1", "u2", "u3", "x"]
     assert all(tuple(row) == TRANSCRIPT_COLUMNS for row in rows)
     assert rows[0]["path"] == "s0/0.wav"
+    assert rows[0]["duration"] == RECORDS[0].input.duration
+    assert rows[5]["duration"] is None
     assert rows[0]["text"] == rows[0]["text_normalised"] == "wrong"
     assert rows[0]["reference"] == RECORDS[0].label
     assert rows[0]["reference_normalised"] == plain(RECORDS[0].label)
@@ -45,10 +47,11 @@ def test_each_input_has_a_row_in_order(tmp_path: Path) -> None:
 
 def test_without_references_no_rate_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jiwer", None)
-    records = [replace(record, label=None) for record in RECORDS]
+    records = [replace(record, label=None, input=replace(record.input, duration=None)) for record in RECORDS]
     rows = read(
         write_transcripts(tmp_path / "p.jsonl", records, [Transcript(2, "Yes.", None, 1.0, "only blanks")], plain)
     )
     assert len(rows) == 1
     assert (rows[0]["id"], rows[0]["text_normalised"], rows[0]["wer"]) == ("u2", "yes", None)
+    assert rows[0]["duration"] == RECORDS[2].meta["duration"]
     assert (rows[0]["problem"], rows[0]["confidence"]) == ("only blanks", None)

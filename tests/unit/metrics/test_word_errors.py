@@ -139,3 +139,11 @@ def test_wrong_arguments_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(TransferError, match=r"lightning-transfer\[speech\]"):
         word_errors(["a"], ["a"])
+
+
+def test_the_function_is_not_hidden_by_the_file_of_its_name() -> None:
+    import lightning_transfer.metrics.error_rate
+    from lightning_transfer import metrics
+
+    assert metrics.error_rate([1], [4], [[1.0]]).tolist() == [0.25]
+    assert lightning_transfer.metrics.error_rate is metrics.error_rate
