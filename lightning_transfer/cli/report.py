@@ -51,6 +51,8 @@ def report(recipe: Recipe, arguments: Arguments) -> int:
         audio=options.audio == "true",
     )
     print(f"Report: {path}")
+    if options.audio == "true":
+        print("The page may hold voices of people: mind to whom it goes.")
     print(f"Model card: {path.with_name('model_card.md')}")
     print(f"Run folder: {runs[0]}")
     return 0
