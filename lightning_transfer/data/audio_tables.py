@@ -25,6 +25,9 @@ __all__ = ["Utterances", "read_utterances"]
 _ROOT_NAMES = ("$data_root/", "{data_root}/", "${data_root}/")
 """What SpeechBrain's manifests begin their paths with."""
 
+_NEEDED = ("path", "id", "offset", "number")
+"""Roles that decide what is heard, and by which name: a prediction cannot do without a column that has one."""
+
 Channel = int | Literal["mix"]
 
 
@@ -109,7 +112,8 @@ def read_utterances(
         label_column: Of a class, which then is the label in place of the transcript.
         channel: Of files with several: its number, or ``mix`` for their mean.
         channel_number_column: Of the number of the channel, where rows differ in it.
-        predict: Texts may be missing, and splits are not read.
+        predict: Splits are not read, and columns may be missing that do not say what is to be heard: a run's config
+            names those of its training.
         on_bad_file: ``skip`` leaves out rows that cannot be used, and lists them; ``error`` stops.
 
     Raises:
@@ -190,8 +194,10 @@ def _find_roles(
     wanted = {**{role: named.get(role) for role in ROLES}, "label": label, "number": number}
     required = {"path"} if predict or label is not None else {"path", "text"}
     roles: dict[str, str] = {}
+    if source.layout == "folder":
+        return {"path": "path"}  # nothing is listed, whatever columns a training had
     for role, name in wanted.items():
-        if name is not None and not (predict and role in ("text", "label", "split") and name not in columns):
+        if name is not None and not (predict and role not in _NEEDED and name not in columns):
             roles[role] = name
         elif name is None and role in ROLES:
             usual = source.column_of(role, columns)
