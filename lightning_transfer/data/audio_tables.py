@@ -25,6 +25,7 @@ __all__ = ["Utterances", "read_utterances"]
 _ROOT_NAMES = ("$data_root/", "{data_root}/", "${data_root}/")
 """What SpeechBrain's manifests begin their paths with."""
 
+_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (0.0, "seconds"))
 _NEEDED = ("path", "id", "offset", "number")
 """Roles that decide what is heard, and by which name: a prediction cannot do without a column that has one."""
 
@@ -56,8 +57,9 @@ class Utterances:
 
     def describe(self) -> str:
         """Say aloud what was read, and from which columns."""
-        hours = sum(record.meta["duration"] for record in self.records) / 3600
-        size = f"{hours:.2f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+        seconds = sum(record.meta["duration"] for record in self.records)
+        unit, name = next((unit, name) for unit, name in _UNITS if seconds >= unit)
+        size = f"{seconds / max(unit, 1.0):.1f} {name}"
         named = ", ".join(f"{role} from `{name}`" for role, name in self.columns.items() if role != name)
         more = f"; {named}" if named and self.source.layout != "kaldi" else ""
         return (
