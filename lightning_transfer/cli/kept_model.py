@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_transfer.cli.facts import fit_facts, source_lines
+from lightning_transfer.callbacks import RetentionBudget
+from lightning_transfer.cli.facts import fit_facts, forgetting_facts, source_lines
 from lightning_transfer.files import atomic, write_json
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY, read_checkpoint
 
@@ -79,7 +80,7 @@ def write_model(cli: TransferCLI, kept: KeptModel, more: Mapping[str, Any] | Non
 
 
 def write_fit_facts(cli: TransferCLI, kept: KeptModel, seconds: float) -> Iterator[str]:
-    """Write ``metrics.json`` of a fit, and yield it as lines for the terminal.
+    """Write ``metrics.json`` and ``forgetting.json`` of a fit, and yield the first as lines for the terminal.
 
     Args:
         cli: After its trainer's ``fit``.
@@ -88,6 +89,9 @@ def write_fit_facts(cli: TransferCLI, kept: KeptModel, seconds: float) -> Iterat
     """
     scores, facts = _logged(cli), fit_facts(cli, int(kept.checkpoint["global_step"]), seconds)
     write_json(cli.output / "metrics.json", {**scores, **{name: item.to_dict() for name, item in facts.items()}})
+    story = forgetting_facts(cli)
+    if story:
+        write_json(cli.output / "forgetting.json", story)
     yield f"Checkpoint: {kept.path}"
     for name, score in scores.items():
         yield f"Best {name}: {score['value']:.4f}"
@@ -131,13 +135,20 @@ def _interpolated_checkpoint(cli: TransferCLI) -> Path | None:
 
 
 def _logged(cli: TransferCLI) -> dict[str, Any]:
-    """Return the score of the checkpoint that was kept."""
+    """Return the score of the checkpoint that was kept; where a budget chose, the new task's error beside it."""
     callback = cli.trainer.checkpoint_callback
     score = getattr(callback, "best_model_score", None)
     monitor = getattr(callback, "monitor", None)
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    budget = next((item for item in callbacks if isinstance(item, RetentionBudget) and item.best is not None), None)
     if monitor is not None and _interpolated_checkpoint(cli) is not None:
+        # The mixture has no retention score: it was sought by the error alone, within its own tolerance.
+        monitor, budget = monitor if budget is None else budget.monitor, None
         score = cli.trainer.callback_metrics.get(monitor)
-    return {} if score is None or monitor is None else {monitor: _score(float(score))}
+    found = {} if score is None or monitor is None else {monitor: float(score)}
+    if budget is not None and budget.best is not None:
+        found[budget.monitor] = float(budget.best["new"])
+    return {name: _score(value) for name, value in found.items()}
 
 
 def _score(value: float) -> dict[str, Any]:
