@@ -279,6 +279,8 @@ class AudioPreprocessing:
 
     def lacks_frames(self, text: str, seconds: float) -> bool:
         """Return whether a text is too long for its sound: no path of CTC leads through it, or it cannot be written."""
+        if self.vocabulary is None and not self.tokenizer_json:
+            return False  # not known yet
         label = self.encode(text)
         frames = self.frames(seconds) if self.vocabulary is not None else None
         too_many = self.max_label_tokens is not None and len(label) > self.max_label_tokens

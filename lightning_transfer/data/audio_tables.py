@@ -12,9 +12,11 @@ from lightning_transfer.data.audio_files import audio_file, segment_seconds
 from lightning_transfer.data.audio_layouts import ROLES, AudioLayout, AudioSource, find_source
 from lightning_transfer.data.file_checks import check_files
 from lightning_transfer.data.paths import check_folder, resolve_inside
+from lightning_transfer.data.split_problems import MAX_EXAMPLES
 from lightning_transfer.data.tables import OnBadFile, Skipped, require_columns, split_name
 from lightning_transfer.data.texts_tables import Row, cell_text
 from lightning_transfer.errors import DataError, closest, listing
+from lightning_transfer.findings import Finding
 from lightning_transfer.speech import AudioSegment
 from lightning_transfer.types import Record
 
@@ -58,6 +60,26 @@ class Utterances:
         return (
             f"Data: {self.source.title}, `{self.source.path}`: {len(self.records)} utterances of {self.num_rows} rows,"
             f" {size}{more}"
+        )
+
+    def untold_finding(self, label_column: str | None = None) -> Finding | None:
+        """Return what is to be said of rows that nothing can be learnt from; None where there is none.
+
+        Args:
+            label_column: Of the class that is wanted; None: a transcript is.
+        """
+        if not self.untold:
+            return None
+        what = "transcript" if label_column is None else f"class in `{label_column}`"
+        names = [record.id for record in self.untold]
+        return Finding(
+            "no-transcript" if label_column is None else "no-class",
+            "warning",
+            f"{len(names)} of {self.num_rows} recordings of `{self.source.path}` have no {what} and are left out:"
+            f" {listing(names)}.",
+            len(names),
+            tuple(names[:MAX_EXAMPLES]),
+            "Write down what is said, or remove these rows.",
         )
 
 

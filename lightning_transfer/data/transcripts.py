@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any
 
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import BackboneCard, Schema
 
-__all__ = ["NORMALISERS", "CTCVocabulary", "Normaliser", "frames_needed", "normaliser"]
+__all__ = ["NORMALISERS", "CTCVocabulary", "Normaliser", "frames_needed", "normaliser", "read_keywords"]
 
 Normaliser = Callable[[str], str]
 """A pure function of a text; the same text gives the same text, in training and years later."""
@@ -251,6 +252,32 @@ class CTCVocabulary:
     def _pattern(self) -> re.Pattern[str]:
         longer = sorted((piece for piece in self._numbers if len(piece) > 1), key=len, reverse=True)
         return re.compile("|".join([*map(re.escape, longer), "."]), re.DOTALL)
+
+
+def read_keywords(source: str | Path | Sequence[str] | None) -> list[str]:
+    """Return words and phrases that matter: those of a list, or of a text file with one a line.
+
+    Empty lines are left out, and those that begin with ``#``.
+
+    Raises:
+        DataError: If there is no such file, or it is no text.
+
+    Example:
+        >>> read_keywords(["acme", "order number"]), read_keywords(None)
+        (['acme', 'order number'], [])
+    """
+    if source is None or not isinstance(source, str | Path):
+        return list(source or ())
+    path = Path(source).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DataError(
+            f"Cannot read the keywords of `{path}`: {reason}. Give a text file with one a line, or a list:"
+            " `--data.keywords '[acme, order number]'`."
+        ) from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def frames_needed(ids: Sequence[int]) -> int:
