@@ -17,6 +17,7 @@ _HOMES = {
     "DiscriminativeLR": "callbacks",
     "ForgettingMonitor": "callbacks",
     "Record": "types",
+    "RetentionBudget": "callbacks",
     "Schema": "types",
     "TransferModule": "modules",
     "load": "evaluation",
@@ -30,6 +31,7 @@ __all__ = [
     "DiscriminativeLR",
     "ForgettingMonitor",
     "Record",
+    "RetentionBudget",
     "Schema",
     "TransferModule",
     "__version__",
@@ -39,7 +41,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lightning_transfer.backbones import load_backbone
-    from lightning_transfer.callbacks import BackboneFreezeUnfreeze, DiscriminativeLR, ForgettingMonitor
+    from lightning_transfer.callbacks import (
+        BackboneFreezeUnfreeze,
+        DiscriminativeLR,
+        ForgettingMonitor,
+        RetentionBudget,
+    )
     from lightning_transfer.evaluation import load
     from lightning_transfer.modules import ClassificationModule, TransferModule
     from lightning_transfer.types import BackboneCard, Record, Schema

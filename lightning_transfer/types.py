@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "val", "calibration", "test", "predict"]
-Task = Literal["multiclass", "binary", "multilabel"]
+Task = Literal["multiclass", "binary", "multilabel", "transcription"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test", "predict")
 
@@ -109,7 +109,8 @@ class Record:
     Attributes:
         id: Unique within the data set; appears in predictions and reports.
         input: What the reader turns into a tensor: a path, a text, or an array.
-        label: Class name; for multi-label a tuple of ``1.0``, ``0.0`` or None (missing), one for each class.
+        label: Class name; for multi-label a tuple of ``1.0``, ``0.0`` or None (missing), one for each class; for
+            transcription the text as it was read.
         split: ``train``, ``val``, ``calibration``, ``test``, ``predict``, or None before splitting.
         group: What must stay on one side of a split: tile, patient, speaker, customer. None if unknown.
         meta: Further columns, as read; slices are made from them.
@@ -131,7 +132,8 @@ class Batch(NamedTuple):
 
     Attributes:
         input: Tensor, or dict of tensors, that the backbone takes; first axis is the batch.
-        target: Labels: ``(N,)`` int64 for multi-class, else ``(N,)`` or ``(N, C)`` float, NaN where missing; or None.
+        target: Labels: ``(N,)`` int64 for multi-class, else ``(N,)`` or ``(N, C)`` float, NaN where missing; for
+            transcription ``(N, L)`` int64 token ids, -100 behind each text's end; or None.
         index: Position of each record in its split, ``(N,)`` int64. Where records are fed in pieces (tiles),
             ``(N, 3)``: position of the record, number of the piece, number of the record's pieces.
     """
@@ -295,9 +297,10 @@ class Schema:
     """All that a module may know about its data, and all that a checkpoint must remember of it.
 
     Attributes:
-        task: ``multiclass``, ``binary`` or ``multilabel``.
-        classes: Names, in the order of the logits. Binary: ``(negative, positive)`` with one logit.
-        counts: Split -> class -> number of records.
+        task: ``multiclass``, ``binary``, ``multilabel`` or ``transcription``.
+        classes: Names, in the order of the logits. Binary: ``(negative, positive)`` with one logit. Transcription: the
+            tokens of the vocabulary; empty where the model's own tokenizer has them.
+        counts: Split -> class -> number of records; for transcription ``{"utterances": n}``.
         negative_class: The class that means "nothing found" (``good``); the score is one minus its probability.
         num_groups: Split -> number of groups; empty when groups are unknown.
         columns: Names of the further columns that slices can be made from.

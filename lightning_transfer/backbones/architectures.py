@@ -13,6 +13,7 @@ from lightning_transfer.backbones.cards import complete
 from lightning_transfer.backbones.libraries import Built
 from lightning_transfer.backbones.padding import uses_same_padding, with_same_padding
 from lightning_transfer.backbones.sources import LIBRARIES
+from lightning_transfer.backbones.transformers_models import Form
 from lightning_transfer.backbones.weights_file import fill
 from lightning_transfer.errors import BackboneError, closest
 from lightning_transfer.types import BackboneCard
@@ -55,14 +56,24 @@ def describe(architecture: str, config: dict[str, object]) -> BackboneCard:
     )
 
 
-def build(card: BackboneCard) -> Built:
-    """Build the network with random weights and no head, as its card says."""
+def build(card: BackboneCard, form: Form = "pooled") -> Built:
+    """Build the network with random weights and no head, as its card says.
+
+    Raises:
+        BackboneError: If a form is asked for that only speech models of transformers have.
+    """
     library, model = split(card.architecture)
+    if form != "pooled" and library != "hf":
+        what = "gives no features in time" if form == "frames" else "writes no text"
+        raise BackboneError(
+            f"`{card.name}` (`{card.architecture}`) takes no sound and {what}. Use a speech model of transformers: "
+            "`hf/ORGANISATION/MODEL`, a folder that transformers saved, or an embedded speech model."
+        )
     if library == "timm":
         return timm_models.build(model, card.architecture_config)
     if library == "torchvision":
         return torchvision_models.build(model, card.architecture_config)
-    return transformers_models.build(model, card.architecture_config, card.pooling)
+    return transformers_models.build(model, card.architecture_config, card.pooling, form)
 
 
 def finish(built: Built, card: BackboneCard) -> tuple[Built, BackboneCard]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 from lightning_transfer.errors import BackboneError, closest
 from lightning_transfer.types import BackboneCard
 
-__all__ = ["card_values", "complete", "find_card", "front_matter", "join", "read_card"]
+__all__ = ["card_values", "complete", "find_card", "front_matter", "join", "read_card", "read_json"]
 
 _KEYS = tuple(item.name for item in fields(BackboneCard))
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -130,6 +131,21 @@ def front_matter(readme: Path) -> dict[str, Any]:
         values = yaml.safe_load(parts[1])
     except yaml.YAMLError:
         return {}
+    return values if isinstance(values, dict) else {}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; a missing file is an empty one.
+
+    Raises:
+        BackboneError: If the file is damaged.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BackboneError(f"`{file}` is no valid JSON: {error}.") from error
     return values if isinstance(values, dict) else {}
 
 

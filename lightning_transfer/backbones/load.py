@@ -12,13 +12,16 @@ from lightning_transfer.backbones import timm_models, torchvision_models, transf
 from lightning_transfer.backbones.architectures import build, describe, finish, is_source_head, split
 from lightning_transfer.backbones.cards import card_values, join, read_card
 from lightning_transfer.backbones.libraries import Built
+from lightning_transfer.backbones.pooled import WrappedTransformer
+from lightning_transfer.backbones.seq2seq import Seq2SeqTransformer
 from lightning_transfer.backbones.sources import RANDOM, Source, locate
-from lightning_transfer.backbones.transformers_models import PooledTransformer
+from lightning_transfer.backbones.speech_processor import CTC_HEAD
+from lightning_transfer.backbones.transformers_models import Form
 from lightning_transfer.backbones.weights_file import SOURCE_HEAD, extract_head, fill, read_weights
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.types import BackboneCard
 
-__all__ = ["load_backbone", "load_source_head"]
+__all__ = ["load_backbone", "load_seq2seq", "load_source_head"]
 
 _OF_WEIGHTS = ("licence", "pretraining")
 """Fields that describe the weights, not the network; they do not pass on to other weights."""
@@ -27,7 +30,11 @@ _NO_WEIGHTS = {"source": RANDOM, "pretraining": "none", "licence": "unknown"}
 
 
 def load_backbone(
-    name: str, *, weights: str | Path | None = None, card: BackboneCard | str | Path | None = None
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    card: BackboneCard | str | Path | None = None,
+    frames: bool = False,
 ) -> tuple[nn.Module, BackboneCard]:
     """Load a pretrained backbone that maps inputs to pooled features, and its card.
 
@@ -42,9 +49,11 @@ def load_backbone(
             a ``card.yaml`` beside it counts. ``random`` reads no weights; with a `BackboneCard` it rebuilds the
             network from the card alone, and asks no hub, no cache and no file.
         card: What it states wins over all other sources: a `BackboneCard`, or the path of a YAML file.
+        frames: Of a speech model, return features in time, not their mean.
 
     Returns:
-        The module, with output of shape ``(N, card.num_features)``, and its card.
+        The module, with output of shape ``(N, card.num_features)``, or `Frames` with features
+        ``(N, T, card.num_features)`` and lengths ``(N,)``; and its card.
 
     Raises:
         BackboneError: If the name, the weights or the card cannot be found, fetched, read or fitted together.
@@ -55,7 +64,21 @@ def load_backbone(
         >>> backbone(torch.zeros(2, 3, 64, 64)).shape[1] == card.num_features
         True
     """
-    built, found, _ = _load(name, weights, card)
+    built, found, _ = _load(name, weights, card, form="frames" if frames else "pooled")
+    return built.module, found
+
+
+def load_seq2seq(
+    name: str, *, weights: str | Path | None = None, card: BackboneCard | str | Path | None = None
+) -> tuple[Seq2SeqTransformer, BackboneCard]:
+    """Load Whisper as a whole, encoder and decoder, and its card. Arguments as for `load_backbone`.
+
+    Raises:
+        BackboneError: If it is no Whisper model, or cannot be found, fetched, read or fitted together.
+    """
+    built, found, _ = _load(name, weights, card, form="seq2seq")
+    if not isinstance(built.module, Seq2SeqTransformer):
+        raise TypeError(f"Expected `{name}` to be built as Seq2SeqTransformer, got {type(built.module).__name__}.")
     return built.module, found
 
 
@@ -64,7 +87,8 @@ def load_source_head(
 ) -> nn.Linear:
     """Load the head of the source task: it maps the backbone's features to the logits of the pretraining.
 
-    The reference of a ``ForgettingMonitor`` needs it. Arguments as for `load_backbone`.
+    Of a CTC model it maps each frame, so it belongs to a backbone that was loaded with ``frames=True``. The reference
+    of a ``ForgettingMonitor`` needs it. Arguments as for `load_backbone`.
 
     Returns:
         A frozen layer in eval mode.
@@ -75,10 +99,12 @@ def load_source_head(
     if weights == RANDOM:
         raise BackboneError(f"Random weights of `{name}` have no source head. Pass the weights it was trained with.")
     source = locate(name, weights)
-    if source.folder is not None or (source.kind == "hf" and source.file is None):
+    if source.file is None and (source.folder is not None or source.kind == "hf"):
         folder, found = _folder_card(source, card_values(card))
         return transformers_folder.source_head(folder, found)
     built, found, state = _load(name, weights, card, say=False)  # what the backbone keeps is said when it is loaded
+    if found.modality == "audio":
+        return _ctc_head(built, found, state)
     names = (SOURCE_HEAD, *built.heads[:1])
     head = extract_head(state, built.module, names[:1])
     if head is None:
@@ -94,19 +120,36 @@ def load_source_head(
     return head
 
 
+def _ctc_head(built: Built, card: BackboneCard, state: dict[str, Tensor]) -> nn.Linear:
+    """Find the CTC head among the tensors of a file."""
+    module = built.module.model if isinstance(built.module, WrappedTransformer) else built.module
+    head = extract_head(state, module, (CTC_HEAD, SOURCE_HEAD))
+    if head is None or head.in_features != card.num_features:
+        raise BackboneError(
+            f"The weights of `{card.name}` have no CTC head over its {card.num_features} features (looked for "
+            f"`{CTC_HEAD}`, `{SOURCE_HEAD}`). Begin with a new head."
+        )
+    return head
+
+
 def _load(
-    name: str, weights: str | Path | None, card: BackboneCard | str | Path | None, *, say: bool = True
+    name: str,
+    weights: str | Path | None,
+    card: BackboneCard | str | Path | None,
+    *,
+    say: bool = True,
+    form: Form = "pooled",
 ) -> tuple[Built, BackboneCard, dict[str, Tensor]]:
     """Load a backbone; the state is what was read, the old head included, and empty for transformers' folders."""
     stated = card_values(card)
     if weights == RANDOM and "architecture" in stated:
-        built, found = _from_card(name, card, stated)
+        built, found = _from_card(name, card, stated, form)
         return built, found, {}
     source = locate(name, weights)
     if source.folder is not None or (source.kind == "hf" and source.model):
-        return _load_transformers(source, weights, stated)
+        return _load_transformers(source, weights, stated, form)
     found = _card(source, weights, stated)
-    built, found = finish(build(found), found)
+    built, found = finish(build(found, form), found)
     if weights == RANDOM:
         return built, found, {}
     library, model = split(found.architecture)
@@ -127,21 +170,23 @@ def _load(
 def _fill(built: Built, card: BackboneCard, state: dict[str, Tensor], origin: str, *, say: bool = True) -> None:
     """Load a file's tensors, and log what was kept and dropped, if it is to be said."""
     module, heads = built.module, built.heads
-    if isinstance(module, PooledTransformer):
+    if isinstance(module, WrappedTransformer):
         # Files of transformers know nothing of our wrapper, and may hold a pooler that this pooling does not use.
-        module, heads = module.model, ("pooler",)
+        module, heads = module.model, ("pooler", CTC_HEAD)
     filled = fill(module, state, origin=origin, head=heads, architecture=card.architecture)
     if say:
         filled.log(origin)
 
 
-def _from_card(name: str, card: BackboneCard | str | Path | None, stated: dict[str, Any]) -> tuple[Built, BackboneCard]:
+def _from_card(
+    name: str, card: BackboneCard | str | Path | None, stated: dict[str, Any], form: Form
+) -> tuple[Built, BackboneCard]:
     """Rebuild a network from a card, with no hub, cache or file at hand."""
     if isinstance(card, BackboneCard):
-        return finish(build(card), card)
+        return finish(build(card, form), card)
     base = describe(stated["architecture"], stated.get("architecture_config", {}))
     found = join(base, stated, {"name": name}, _NO_WEIGHTS)
-    return finish(build(found), found)
+    return finish(build(found, form), found)
 
 
 def _card(source: Source, weights: str | Path | None, stated: dict[str, Any]) -> BackboneCard:
@@ -204,21 +249,21 @@ def _folder_card(source: Source, stated: dict[str, Any], *, weights: bool = True
 
 
 def _load_transformers(
-    source: Source, weights: str | Path | None, stated: dict[str, Any]
+    source: Source, weights: str | Path | None, stated: dict[str, Any], form: Form
 ) -> tuple[Built, BackboneCard, dict[str, Tensor]]:
     """Load a folder that transformers saved, or fill its network from another file."""
     own_weights = weights != RANDOM and source.file is None
     folder, card = _folder_card(source, stated, weights=own_weights)
     if own_weights:
-        built, card = finish(transformers_folder.load(folder, card), card)
+        built, card = finish(transformers_folder.load(folder, card, form), card)
         return built, card, {}
     if weights == RANDOM:
         card = join(card, _NO_WEIGHTS)
-        built, card = finish(build(card), card)
+        built, card = finish(build(card, form), card)
         return built, card, {}
     unknown = {} if source.weights_card else {key: "unknown" for key in _OF_WEIGHTS if key not in stated}
     card = join(card, unknown, {"source": "local"})
-    built, card = finish(build(card), card)
+    built, card = finish(build(card, form), card)
     state = read_weights(Path(str(source.file)))
     _fill(built, card, state, str(source.file))
     return built, card, state

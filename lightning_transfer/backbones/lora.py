@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from lightning_transfer.backbones.libraries import explain_torchaudio, import_library
-from lightning_transfer.backbones.transformers_models import PooledTransformer
+from lightning_transfer.backbones.pooled import WrappedTransformer
 from lightning_transfer.errors import BackboneError, closest, listing
 
 __all__ = ["LoraOptions", "add_lora", "linear_layers", "merged"]
@@ -92,13 +92,14 @@ def add_lora(backbone: nn.Module, options: LoraOptions) -> None:
     Example:
         >>> import torch
         >>> from transformers import BertConfig, BertModel
+        >>> from lightning_transfer.backbones.pooled import PooledTransformer
         >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
         >>> backbone = PooledTransformer(BertModel(config, add_pooling_layer=False), pooling="mean")
         >>> add_lora(backbone, LoraOptions(rank=2, target_modules=["query"]))
         >>> [name.split("self.")[1] for name, value in backbone.named_parameters() if value.requires_grad]
         ['query.lora_A.default.weight', 'query.lora_B.default.weight']
     """
-    if not isinstance(backbone, PooledTransformer):
+    if not isinstance(backbone, WrappedTransformer):
         raise BackboneError(
             f"`lora` adapts the linear layers of transformers, and this backbone is a `{type(backbone).__name__}`. "
             "Use a backbone `hf/ORGANISATION/MODEL` or a folder that transformers saved, or leave `lora` out and "
@@ -159,6 +160,7 @@ def merged(backbone: nn.Module) -> nn.Module:
 
     Example:
         >>> from transformers import BertConfig, BertModel
+        >>> from lightning_transfer.backbones.pooled import PooledTransformer
         >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
         >>> backbone = PooledTransformer(BertModel(config, add_pooling_layer=False), pooling="mean")
         >>> names = [name for name, _ in backbone.named_parameters()]
@@ -166,7 +168,7 @@ def merged(backbone: nn.Module) -> nn.Module:
         >>> [name for name, _ in merged(backbone).named_parameters()] == names
         True
     """
-    if not isinstance(backbone, PooledTransformer) or not hasattr(backbone.model, "merge_and_unload"):
+    if not isinstance(backbone, WrappedTransformer) or not hasattr(backbone.model, "merge_and_unload"):
         return backbone
     whole = deepcopy(backbone)
     whole.model = whole.model.merge_and_unload()  # type: ignore[operator]

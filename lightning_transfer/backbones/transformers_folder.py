@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 from collections.abc import Mapping
@@ -14,9 +13,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from lightning_transfer.backbones import transformers_models as models
-from lightning_transfer.backbones.cards import front_matter
+from lightning_transfer.backbones.cards import front_matter, read_json
 from lightning_transfer.backbones.libraries import Built, explain_failures, explain_torchaudio, import_library
-from lightning_transfer.backbones.weights_file import LoadReport
+from lightning_transfer.backbones.speech_processor import read_ctc_head, speech_processor
+from lightning_transfer.backbones.transformers_models import Form
+from lightning_transfer.backbones.weights_file import LoadReport, linear_of
 from lightning_transfer.errors import BackboneError, listing
 from lightning_transfer.types import BackboneCard
 
@@ -28,6 +29,7 @@ _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
 _OLD_TOKENIZERS = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_MARK = "masked_spec_embed"
 _SETTINGS = ("*.json", "*.txt", "*.model", "README.md")
 
 
@@ -79,16 +81,20 @@ def describe(folder: Path, name: str, source: str, pooling: str | None = None) -
     modality = models.modality_of(config)
     if pooling is None:
         pooling = _stated_pooling(folder) or models.choose_pooling(config, modality)
-    processor: dict[str, Any] = {
-        key: value
-        for key, file in (
-            ("preprocessor", "preprocessor_config.json"),
-            ("tokenizer", "tokenizer_config.json"),
-            ("sentence", "sentence_bert_config.json"),
-        )
-        if (value := _read_json(folder / file))
-    }
-    if modality == "text" and (tokenizer := _tokenizer_of(folder)):
+    processor: dict[str, Any]
+    if modality == "audio":
+        processor = speech_processor(folder, config)
+    else:
+        processor = {
+            key: value
+            for key, file in (
+                ("preprocessor", "preprocessor_config.json"),
+                ("tokenizer", "tokenizer_config.json"),
+                ("sentence", "sentence_bert_config.json"),
+            )
+            if (value := read_json(folder / file))
+        }
+    if (modality == "text" or config.model_type == "whisper") and (tokenizer := _tokenizer_of(folder)):
         processor["tokenizer_json"] = tokenizer
     front = front_matter(folder / "README.md")
     image = _image_settings(config, processor.get("preprocessor", {})) if modality == "image" else {}
@@ -106,19 +112,29 @@ def describe(folder: Path, name: str, source: str, pooling: str | None = None) -
     )
 
 
-def load(folder: Path, card: BackboneCard) -> Built:
-    """Load the encoder of a saved folder, as the card says, and log what was kept and dropped.
+def load(folder: Path, card: BackboneCard, form: Form = "pooled") -> Built:
+    """Load the network of a saved folder, as the card says, and log what was kept and dropped.
+
+    Of an encoder-decoder the encoder is taken, but for the form ``seq2seq``.
 
     Raises:
         BackboneError: If weights are missing, damaged, of another shape, or would run code when read.
     """
     config = models.make_config(card.architecture.partition("/")[2], card.architecture_config, str(folder))
-    arguments = models.pooler_arguments(config, card.pooling)
-    whole, info = _from_pretrained("AutoModel", folder, config, arguments)
-    built = models.wrap(whole, config, card.pooling)
+    config = models.trained_config(config, form)
+    if form == "seq2seq":
+        whole, info = _from_pretrained("AutoModelForSpeechSeq2Seq", folder, config, {})
+    else:
+        whole, info = _from_pretrained("AutoModel", folder, config, models.pooler_arguments(config, card.pooling))
+    built = models.wrap(whole, config, card.pooling, form)
     own = {id(item): name for name, item in _tensors(built.module)}
     in_use = {name for name, item in _tensors(whole) if id(item) in own}
-    missing = sorted(key for key in info["missing_keys"] if key in in_use)
+    lacking = sorted(key for key in info["missing_keys"] if key in in_use)
+    missing = [key for key in lacking if key.rpartition(".")[2] != _MARK]
+    if missing != lacking:
+        # Many published checkpoints lack it: it only stands for frames that a mask hides while training.
+        _log.info("%s: no `%s` in the weights; masked frames are zero.", folder, _MARK)
+        dict(whole.named_parameters())[_MARK].detach().zero_()
     if missing:
         raise BackboneError(
             f"The weights in `{folder}` lack {len(missing)} tensors of `{card.architecture}`: {listing(missing)}. "
@@ -131,9 +147,10 @@ def load(folder: Path, card: BackboneCard) -> Built:
 
 
 def source_head(folder: Path, card: BackboneCard) -> nn.Linear:
-    """Load the source task's classifier, where it is a linear layer over the pooled features.
+    """Load the source task's classifier, where it is a linear layer over the features.
 
-    The claim is checked: on one input, the head over the features must give the whole model's logits.
+    For images the claim is checked: on one input, the head over the pooled features must give the whole model's
+    logits. Of a CTC model it is the layer over each frame.
 
     Raises:
         BackboneError: If the weights have no head, or one that does more than a linear map of the features.
@@ -144,6 +161,10 @@ def source_head(folder: Path, card: BackboneCard) -> nn.Linear:
         f"`{card.name}` ({listing(architectures)}) has no source head that is a linear map of its "
         f"`{card.pooling or 'own'}`-pooled features. Measure forgetting by representation, without `head`."
     )
+    if card.modality == "audio" and architectures[0].endswith("ForCTC"):
+        tensors = read_ctc_head(folder)
+        if tensors and tensors["weight"].shape[1] == models.speech_width(config):
+            return linear_of(tensors["weight"], tensors.get("bias"))
     if card.modality != "image" or not architectures[0].endswith("ForImageClassification"):
         raise failure
     whole, _ = _from_pretrained("AutoModelForImageClassification", folder, config, {})
@@ -209,7 +230,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def _stated_pooling(folder: Path) -> str | None:
     """Read the pooling that sentence-transformers wrote beside the model."""
-    values = _read_json(folder / "1_Pooling" / "config.json")
+    values = read_json(folder / "1_Pooling" / "config.json")
     stated = [key.removeprefix("pooling_mode_") for key, value in values.items() if value is True and "pooling_" in key]
     if isinstance(values.get("pooling_mode"), str):
         stated = [values["pooling_mode"]]
@@ -270,17 +291,6 @@ def _tokenizer_of(folder: Path) -> str:
             raise BackboneError(
                 f"The tokenizer in `{folder}` cannot be made into a fast one: {error} Put a `tokenizer.json` there."
             ) from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object; a missing file is an empty one."""
-    if not file.is_file():
-        return {}
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BackboneError(f"`{file}` is no valid JSON: {error}.") from error
-    return values if isinstance(values, dict) else {}
 
 
 def _datasets(front: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Backbones of transformers: any encoder as pooled features, from a saved folder, the hub, or a card alone."""
+"""Backbones of transformers: any encoder as pooled features, speech encoders as frames, Whisper as a whole."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
+from lightning_transfer.backbones.frames import (
+    FrameTransformer,
+    MeanFrameTransformer,
+    SpeechEncoder,
+    has_frames,
+    without_random_masks,
+)
 from lightning_transfer.backbones.libraries import Built, explain_torchaudio, import_library
+from lightning_transfer.backbones.pooled import PooledTransformer
+from lightning_transfer.backbones.seq2seq import Seq2SeqTransformer
 from lightning_transfer.errors import BackboneError, closest
 
 __all__ = [
+    "Form",
     "PooledTransformer",
     "build",
     "choose_pooling",
@@ -24,81 +33,15 @@ __all__ = [
     "modality_of",
     "plain_config",
     "pooler_arguments",
+    "speech_width",
+    "trained_config",
     "wrap",
 ]
 
+Form: TypeAlias = Literal["pooled", "frames", "seq2seq"]
+"""What a backbone returns: a vector an item, features in time, or the logits of a decoder's tokens."""
+
 _MODALITIES = {"pixel_values": "image", "input_ids": "text", "input_values": "audio", "input_features": "audio"}
-
-
-class PooledTransformer(nn.Module):
-    """Wrap a transformers encoder so that it returns one feature vector for each item.
-
-    Args:
-        model: The encoder, as ``AutoModel`` builds it.
-        pooling: ``mean`` over the tokens that the attention mask shows; ``cls`` for the first token; empty for the
-            encoder's own pooled output.
-
-    Example:
-        >>> from transformers import BertConfig, BertModel
-        >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-        >>> backbone = PooledTransformer(BertModel(config, add_pooling_layer=False), pooling="mean")
-        >>> backbone({"input_ids": torch.tensor([[5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}).shape
-        torch.Size([1, 8])
-    """
-
-    def __init__(self, model: nn.Module, pooling: str) -> None:
-        super().__init__()
-        self.model = model
-        self.pooling = pooling
-
-    def forward(self, inputs: Tensor | Mapping[str, Any] | None = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
-        """Encode and pool.
-
-        Args:
-            inputs: What the processor returns, or the main tensor alone (token ids, pixels, waveform). Without an
-                attention mask every token counts, padding too. ``chunk_of`` ``(M,)`` says of which item each of M rows
-                is a part: their features are averaged, by the number of their tokens.
-            kwargs: The same by keyword.
-
-        Returns:
-            Features of shape ``(N, F)``.
-        """
-        if isinstance(inputs, Mapping):
-            kwargs = {**inputs, **kwargs}
-        elif inputs is not None:
-            kwargs[str(self.model.main_input_name)] = inputs
-        chunk_of = kwargs.pop("chunk_of", None)
-        features = self._pool(self.model(**kwargs), kwargs.get("attention_mask"))
-        return features if chunk_of is None else _join_chunks(features, chunk_of, kwargs["attention_mask"])
-
-    def _pool(self, output: Any, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - transformers' own output
-        if self.pooling == "":
-            pooled: Tensor = output.pooler_output
-            return pooled.flatten(1)
-        hidden: Tensor = output.last_hidden_state
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        if mask is None:
-            return hidden.mean(dim=1)
-        weights = self._mask_of(hidden, mask).unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
-
-    def _mask_of(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Bring a mask over samples or frames to the encoder's own number of steps."""
-        if mask.shape[1] == hidden.shape[1]:
-            return mask
-        shorten = getattr(self.model, "_get_feature_vector_attention_mask", None)
-        if shorten is not None:
-            return torch.as_tensor(shorten(hidden.shape[1], mask))
-        return functional.interpolate(mask[:, None].float(), size=hidden.shape[1], mode="nearest")[:, 0]
-
-
-def _join_chunks(features: Tensor, chunk_of: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over the rows of each item, weighed by their tokens."""
-    weights = mask.sum(dim=1, keepdim=True).to(features.dtype)
-    count = int(chunk_of.max()) + 1
-    total = features.new_zeros(count, features.shape[1]).index_add(0, chunk_of, features * weights)
-    return total / features.new_zeros(count, 1).index_add(0, chunk_of, weights).clamp(min=1e-9)
 
 
 def load_config(folder: Path) -> Any:  # noqa: ANN401 - transformers' PreTrainedConfig
@@ -164,35 +107,76 @@ def modality_of(config: Any) -> str:  # noqa: ANN401 - as above
     return _MODALITIES.get(str(_model_class(config).main_input_name), "text")
 
 
-def build(model_type: str, values: Mapping[str, Any], pooling: str) -> Built:
-    """Build an encoder with random weights from plain configuration values.
+def build(model_type: str, values: Mapping[str, Any], pooling: str, form: Form = "pooled") -> Built:
+    """Build a network with random weights from plain configuration values.
 
     The model's pooler is left out unless ``pooling`` is empty: it would be trained by nothing. Of an
-    encoder-decoder the encoder is taken.
+    encoder-decoder the encoder is taken, but for the form ``seq2seq``.
 
     Raises:
-        BackboneError: If the type is unknown, or the values do not build it.
+        BackboneError: If the type is unknown, the values do not build it, or it does not have that form.
     """
     if not values:
         raise BackboneError(
             f"The card's `architecture_config` is empty, and `hf/{model_type}` cannot be built without it. "
             f"Put the values of the model's `config.json` there."
         )
-    config = make_config(model_type, values, f"hf/{model_type}")
+    config = trained_config(make_config(model_type, values, f"hf/{model_type}"), form)
     with explain_torchaudio():
+        transformers = import_library("transformers")
         try:
-            model = import_library("transformers").AutoModel.from_config(config, **pooler_arguments(config, pooling))
+            if form == "seq2seq":
+                model = transformers.AutoModelForSpeechSeq2Seq.from_config(config)
+            else:
+                model = transformers.AutoModel.from_config(config, **pooler_arguments(config, pooling))
         except (TypeError, ValueError, RuntimeError) as error:
             raise BackboneError(f"transformers cannot build `{model_type}` from its configuration: {error}") from error
-    return wrap(model, config, pooling)
+    return wrap(model, config, pooling, form)
 
 
-def wrap(model: nn.Module, config: Any, pooling: str) -> Built:  # noqa: ANN401 - as above
-    """Take the encoder, in single precision, and put the pooling around it."""
+def trained_config(config: Any, form: Form) -> Any:  # noqa: ANN401 - as above
+    """Check that a configuration has a form, and switch off, in place, what speech networks do while they train.
+
+    Raises:
+        BackboneError: If it is no speech network, or no Whisper where a decoder is asked for.
+    """
+    if form == "seq2seq" and config.model_type != "whisper":
+        raise BackboneError(
+            f"`hf/{config.model_type}` writes no text by itself: Whisper does. Use a Whisper model, or a CTC head over "
+            "frames."
+        )
+    if form == "frames" and modality_of(config) != "audio":
+        raise BackboneError(
+            f"`hf/{config.model_type}` takes no sound, so it gives no features in time. Use wav2vec 2.0, HuBERT, "
+            "WavLM, wav2vec2-bert or Whisper."
+        )
+    return without_random_masks(config) if modality_of(config) == "audio" else config
+
+
+def wrap(model: nn.Module, config: Any, pooling: str, form: Form = "pooled") -> Built:  # noqa: ANN401 - as above
+    """Take the encoder (or Whisper as a whole), in single precision, and put the form that is asked for around it."""
+    if config.model_type == "whisper":
+        # Sinusoids, fixed by its authors; transformers forgets it when it loads weights.
+        model.get_encoder().embed_positions.requires_grad_(False)  # type: ignore[operator]
+    if form == "seq2seq":
+        return Built(Seq2SeqTransformer(model.float()), int(config.hidden_size))
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()  # type: ignore[operator]
-    module = PooledTransformer(model.float(), pooling)
-    return Built(module, _width(module, config))
+    model = model.float()
+    if not has_frames(model) and form == "pooled":
+        module = PooledTransformer(model, pooling)
+        return Built(module, _width(module, config))
+    speech: SpeechEncoder = FrameTransformer(model) if form == "frames" else MeanFrameTransformer(model)
+    mark = getattr(model, "masked_spec_embed", None)
+    if isinstance(mark, nn.Parameter):
+        # Used by masks alone: without them, or in a batch without one, it has no gradient, which DDP refuses.
+        mark.requires_grad_(False)
+    return Built(speech, speech_width(config))
+
+
+def speech_width(config: Any) -> int:  # noqa: ANN401 - as above
+    """Return the width of a speech encoder's frames: an adapter behind it may change it."""
+    return int(config.output_hidden_size if getattr(config, "add_adapter", False) else config.hidden_size)
 
 
 def pooler_arguments(config: Any, pooling: str) -> dict[str, Any]:  # noqa: ANN401 - as above

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.errors import BackboneError, listing
 
-__all__ = ["SOURCE_HEAD", "LoadReport", "extract_head", "fill", "read_weights"]
+__all__ = ["SOURCE_HEAD", "LoadReport", "extract_head", "fill", "linear_of", "read_weights"]
 
 SOURCE_HEAD = "source_head"
 """Name of the source task's head in our own weights files, beside the backbone's keys."""
@@ -126,14 +126,19 @@ def fill(
         missing, unknown = [key for key in own if key not in inside], [key for key in inside if key not in own]
         raise BackboneError(_mismatch(origin, architecture, missing, shapes, _outside(unknown, head), len(own)))
     result = module.load_state_dict(inside, strict=False)
-    missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
+    twins = _tied(module)
+    missing = [
+        key
+        for key in result.missing_keys
+        if not key.endswith("num_batches_tracked") and not any(twin in inside for twin in twins.get(key, ()))
+    ]
     # A tensor among the backbone's own that it has no place for means another network. What stands beside a
     # wrapper's prefix (a loss, a metric) does not: it is dropped, and named.
     unknown = _outside(result.unexpected_keys, head)
     if missing or unknown:
         raise BackboneError(_mismatch(origin, architecture, missing, shapes, unknown, len(own)))
     siblings = [key for key in state if not key.startswith(prefix)]
-    outside = _outside(siblings, ("head",))
+    outside = _outside(siblings, ("head", *head))
     return LoadReport(
         kept=tuple(key for key in own if key not in result.missing_keys),
         head=(*(prefix + key for key in result.unexpected_keys), *(key for key in siblings if key not in outside)),
@@ -163,13 +168,17 @@ def extract_head(state: Mapping[str, Tensor], module: nn.Module, names: Iterable
         weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
         if weight is None or weight.flatten(1).shape[1] != weight.shape[1]:
             continue
-        weight = weight.flatten(1)
-        head = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-        head.weight = nn.Parameter(weight.detach().float().clone(), requires_grad=False)
-        if bias is not None:
-            head.bias = nn.Parameter(bias.detach().float().clone(), requires_grad=False)
-        return head.eval()
+        return linear_of(weight.flatten(1), bias)
     return None
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Make a frozen linear layer in eval mode from its tensors, ``(out, in)`` and ``(out,)``."""
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    head.weight = nn.Parameter(weight.detach().float().clone(), requires_grad=False)
+    if bias is not None:
+        head.bias = nn.Parameter(bias.detach().float().clone(), requires_grad=False)
+    return head.eval()
 
 
 def _is_safetensors(file: Path) -> bool:
@@ -253,6 +262,14 @@ def _find_prefix(state: Mapping[str, Tensor], own: Mapping[str, Any]) -> str:
     for probe in (names[0], names[-1]):
         candidates |= {key[: -len(probe)] for key in state if key.endswith(f".{probe}")}
     return max(sorted(candidates, key=len), key=lambda prefix: sum(prefix + key in state for key in names))
+
+
+def _tied(module: nn.Module) -> dict[str, list[str]]:
+    """Return, for each parameter with several names, the names that it has: a file may hold one of them."""
+    names: dict[int, list[str]] = {}
+    for name, value in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(value), []).append(name)
+    return {name: group for group in names.values() if len(group) > 1 for name in group}
 
 
 def _outside(keys: Iterable[str], heads: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from lightning_transfer.callbacks.discriminative_lr import DiscriminativeLR
 from lightning_transfer.callbacks.exact_resume import ExactResume
 from lightning_transfer.callbacks.forgetting_monitor import ForgettingMonitor
 from lightning_transfer.callbacks.forgetting_report import ForgettingReport
+from lightning_transfer.callbacks.retention_budget import RetentionBudget
 from lightning_transfer.callbacks.schedule import Stage
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "ExactResume",
     "ForgettingMonitor",
     "ForgettingReport",
+    "RetentionBudget",
     "Stage",
 ]

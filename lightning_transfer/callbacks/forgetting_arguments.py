@@ -10,7 +10,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_transfer.callbacks.forgetting_reading import METRICS
+from lightning_transfer.callbacks.forgetting_compare import METRICS
+from lightning_transfer.callbacks.forgetting_probe import PROXIES
 from lightning_transfer.errors import closest, listing
 
 __all__ = ["ACTIONS", "check_action", "check_arguments", "check_averaging", "is_averaged"]
@@ -77,7 +78,7 @@ def check_action(
             f"on_alarm={action!r} needs a fixed cadence, or the run would depend on the machine's speed, got "
             f"max_overhead={max_overhead}. Pass max_overhead=None."
         )
-    if all(isinstance(item, str) for item in probes.values()):
+    if all(isinstance(item, str) and item in PROXIES for item in probes.values()):
         raise ValueError(
             f"on_alarm={action!r} needs source data: {listing(probes.values())} shows drift, not forgetting, and only "
             "warns. Pass a Dataset as `probe`, or on_alarm='log'."

@@ -22,6 +22,7 @@ from lightning_transfer.callbacks.forgetting_weights import (
     blend,
     count_batches,
     find_backbone,
+    has_pretrained_head,
     recompute_batchnorm,
     run_module,
     set_batchnorm,
@@ -118,8 +119,10 @@ class InterpolateAction(Action):
 
         The best is, among those whose every reading is within its limit, the one with the best validation score, and
         among equal ones that with less of the fine-tuned weights. Where none is within, the fine-tuned weights stay,
-        with a warning. The head keeps its fine-tuned weights, and integer buffers their values; BatchNorm that has
-        trained gets the statistics of some training data for each alpha. Random states stand still.
+        with a warning. A new head keeps its fine-tuned weights; one that is pretrained
+        (``module.head_is_pretrained``) is mixed as the backbone is, and the pretrained end is measured too, as no
+        candidate. Integer buffers keep their values; BatchNorm that has trained gets the statistics of some training
+        data for each alpha. Random states stand still.
 
         Args:
             trainer: Of the fit, in ``on_train_end``.
@@ -133,9 +136,12 @@ class InterpolateAction(Action):
         mixture = _Mixture(trainer, module, find_backbone(module, self.backbone, self.downstream_head), self._file)
         rows: list[dict[str, Any]] = []
         taken: dict[float, tuple[Mapping[str, Interval], dict[str, float]]] = {}
-        chosen = None
+        chosen, start = None, None
         with isolated_rng():
             try:
+                if has_pretrained_head(module):
+                    mixture.place(0.0)
+                    start = _row(0.0, read(), validate(trainer), self.monitor, limits)
                 for alpha in ALPHAS:
                     mixture.place(alpha)
                     taken[alpha] = read(), validate(trainer)
@@ -146,7 +152,14 @@ class InterpolateAction(Action):
                     mixture.restore()
                 else:
                     mixture.place(chosen)
-        self.result = {"alpha": chosen, "monitor": self.monitor, "mode": self.mode, "tried": rows}
+        self.result = {
+            "alpha": chosen,
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "limits": dict(limits),
+            "tried": rows,
+            "pretrained": start,
+        }
         self._say(chosen, limits)
         if chosen is not None and trainer.checkpoint_callbacks and not getattr(trainer, "fast_dev_run", False):
             self.path = join(store_folders(trainer)[0], f"interpolated-alpha={chosen:.2f}.ckpt")

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_transfer.callbacks.forgetting_compare import FEATURE_METRICS, Outputs, compare
 from lightning_transfer.callbacks.forgetting_probe import Probe
-from lightning_transfer.callbacks.forgetting_reading import (
-    FeatureReader,
-    Outputs,
-    compare,
-    read_outputs,
-    undisturbed,
-)
+from lightning_transfer.callbacks.forgetting_reading import FeatureReader, read_outputs, undisturbed
 from lightning_transfer.callbacks.forgetting_report import SourceAccuracy
 from lightning_transfer.callbacks.forgetting_store import ReferenceFile, load_reference, pack_reference, store_folders
+from lightning_transfer.callbacks.forgetting_words import SourceWords, hear, word_error_rate
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.metrics.bootstrap import Interval
 from lightning_transfer.metrics.forgetting import predicted_class
@@ -33,7 +30,7 @@ class Meter:
     All ranks call every method alike, so that a forward that communicates cannot hang; rank 0 alone compares.
 
     Args:
-        reader: Where the features are.
+        reader: Where the features are; None where no metric asks for them.
         probes: The inputs.
         usable: Name of a probe -> the metrics that it can show.
 
@@ -42,7 +39,9 @@ class Meter:
         cost: Seconds that a reading takes, as `take_reference` found.
     """
 
-    def __init__(self, reader: FeatureReader, probes: Sequence[Probe], usable: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, reader: FeatureReader | None, probes: Sequence[Probe], usable: Mapping[str, tuple[str, ...]]
+    ) -> None:
         self.probes = list(probes)
         self.file: ReferenceFile | None = None
         self.cost = 0.0
@@ -81,13 +80,12 @@ class Meter:
             MisconfigurationException: If a tolerance is on what the probes cannot show.
         """
         self._reference = self._measure(trainer, module, self.probes)
-        first = [Probe(item.name, item.proxy, item.batches[:1], None, "") for item in self.probes]
+        first = [probe.first() for probe in self.probes]
         synchronise(module)
         start = time.perf_counter()
         again = self._measure(trainer, module, first)
         middle = time.perf_counter()
-        share = sum(len(item.features) for item in again.values())
-        total = sum(len(item.features) for item in self._reference.values())
+        share, total = (sum(probe.size for probe in probes) for probes in (first, self.probes))
         current = {name: outputs.with_first(again[name]) for name, outputs in self._reference.items()}
         readings = self._compare(trainer, current)
         self.cost = (middle - start) * total / share + time.perf_counter() - middle
@@ -115,36 +113,60 @@ class Meter:
         """
         message = ""
         if trainer.is_global_zero:
-            folders, with_logits = store_folders(trainer, resumed=True), self._reader.head is not None
+            folders = store_folders(trainer, resumed=True)
+            needed = {probe.name: self._parts(probe) for probe in self.probes}
             try:
-                self.file, self._reference = load_reference(name, sha256, folders, self.probes, with_logits)
+                self.file, self._reference = load_reference(name, sha256, folders, self.probes, needed)
             except CheckpointError as error:
                 message = str(error)
         message = trainer.strategy.broadcast(message)
         if message:
             raise CheckpointError(message)
 
-    def source_accuracies(self) -> dict[str, SourceAccuracy]:
-        """Return key -> what the source head scored on labelled source data in the reference; rank 0 knows it."""
-        found = {}
+    def source_scores(self) -> dict[str, SourceAccuracy | SourceWords]:
+        """Return key -> what was scored on labelled source data in the reference; rank 0 knows it."""
+        found: dict[str, SourceAccuracy | SourceWords] = {}
         for probe in self.probes:
-            if "accuracy" not in self._usable[probe.name] or probe.name not in self._reference:
+            if probe.name not in self._reference:
                 continue
-            logits = self._reference[probe.name].logits
-            if logits is not None and probe.labels is not None:
-                hits = (predicted_class(logits) == probe.labels).double().mean().item()
+            usable, reference = self._usable[probe.name], self._reference[probe.name]
+            if "accuracy" in usable and reference.logits is not None and probe.labels is not None:
+                hits = (predicted_class(reference.logits) == probe.labels).double().mean().item()
                 chance = probe.labels.bincount().max().item() / len(probe.labels)
-                name = "_".join(part for part in ("source", probe.name, "accuracy") if part)
-                found[name] = SourceAccuracy(hits, len(probe.labels), chance, probe.key("accuracy"))
+                score = SourceAccuracy(hits, len(probe.labels), chance, probe.key("accuracy"))
+                found[_source_name(probe, "accuracy")] = score
+            if "wer" in usable and reference.words is not None and probe.spoken is not None:
+                before = word_error_rate(reference.words, probe.spoken)
+                found[_source_name(probe, "wer")] = SourceWords(before, probe.key("wer"))
         return found
 
     def read(self, trainer: Trainer, module: LightningModule) -> dict[str, Interval]:
         """Return logged key -> loss against the reference, of the weights as they are."""
         return self._compare(trainer, self._measure(trainer, module, self.probes))
 
+    def _parts(self, probe: Probe) -> tuple[str, ...]:
+        """Return which outputs of a probe are measured."""
+        usable = self._usable[probe.name]
+        features = any(metric in FEATURE_METRICS for metric in usable)
+        parts = {
+            "features": features,
+            "logits": features and self._reader is not None and self._reader.head is not None,
+            "words": "wer" in usable,
+        }
+        return tuple(part for part, wanted in parts.items() if wanted)
+
     def _measure(self, trainer: Trainer, module: LightningModule, probes: Sequence[Probe]) -> dict[str, Outputs]:
-        with undisturbed(module, self._reader.head_module(module)):
-            return {probe.name: read_outputs(self._reader, module, trainer, probe.batches) for probe in probes}
+        head = None if self._reader is None else self._reader.head_module(module)
+        with undisturbed(module, head):
+            return {probe.name: self._outputs(trainer, module, probe) for probe in probes}
+
+    def _outputs(self, trainer: Trainer, module: LightningModule, probe: Probe) -> Outputs:
+        parts, outputs = self._parts(probe), Outputs()
+        if self._reader is not None and "features" in parts:
+            outputs = read_outputs(self._reader, module, trainer, probe.batches)
+        if probe.spoken is not None and "words" in parts:
+            outputs = replace(outputs, words=hear(module, trainer, probe.batches, probe.spoken))
+        return outputs
 
     def _compare(self, trainer: Trainer, current: Mapping[str, Outputs]) -> dict[str, Interval]:
         """Compare on rank 0, and tell all ranks, so that all decide alike."""
@@ -152,9 +174,13 @@ class Meter:
         if trainer.is_global_zero:
             for probe in self.probes:
                 name = probe.name
-                found = compare(self._reference[name], current[name], probe.labels, self._usable[name])
+                found = compare(self._reference[name], current[name], probe.labels, self._usable[name], probe.spoken)
                 readings.update({probe.key(metric): reading for metric, reading in found.items()})
         return dict(trainer.strategy.broadcast(readings))
+
+
+def _source_name(probe: Probe, metric: str) -> str:
+    return "_".join(part for part in ("source", probe.name, metric) if part)
 
 
 def synchronise(module: LightningModule) -> None:

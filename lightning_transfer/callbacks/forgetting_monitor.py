@@ -26,10 +26,11 @@ from lightning_transfer.callbacks.forgetting_arguments import (
     is_averaged,
 )
 from lightning_transfer.callbacks.forgetting_cadence import Cadence
+from lightning_transfer.callbacks.forgetting_compare import FEATURE_METRICS, usable_metrics
 from lightning_transfer.callbacks.forgetting_interpolate import InterpolateAction
 from lightning_transfer.callbacks.forgetting_meter import Meter, synchronise
 from lightning_transfer.callbacks.forgetting_probe import ProbeSource, named_probes, read_probe
-from lightning_transfer.callbacks.forgetting_reading import find_reader, usable_metrics
+from lightning_transfer.callbacks.forgetting_reading import find_reader
 from lightning_transfer.callbacks.forgetting_report import (
     AlarmCounter,
     ForgettingReport,
@@ -40,6 +41,7 @@ from lightning_transfer.callbacks.forgetting_report import (
     summary_lines,
 )
 from lightning_transfer.callbacks.forgetting_store import store_folders
+from lightning_transfer.callbacks.forgetting_words import SourceWords
 from lightning_transfer.errors import CheckpointError
 from lightning_transfer.metrics.bootstrap import Interval
 
@@ -61,12 +63,14 @@ class ForgettingMonitor(Callback):
 
     Args:
         probe: Data of the source task, labels optional: a Dataset, DataLoader or LightningDataModule (its validation
-            data), or ``{name: probe}`` for several. ``"target"`` (this run's own data) and ``"noise"`` (images of
-            noise) stand in where there is none; they are logged as ``drift_<metric>`` and only warn.
+            data), or ``{name: probe}`` for several. ``"general"`` is the general set of the run's data module.
+            ``"target"`` (this run's own data) and ``"noise"`` (images of noise) stand in where there is none; they are
+            logged as ``drift_<metric>`` and only warn.
         head: The source task's head, a module or a dotted name. None leaves the metrics of the representation.
         feature_fn: ``(module, batch) -> features``. None passes the batch's input to the backbone.
-        metrics: ``agreement``, ``kl``, ``accuracy`` (they need ``head``), ``cosine``, ``cka``, ``l2``, ``knn``.
-            ``accuracy`` and ``knn`` need labels.
+        metrics: ``agreement``, ``kl``, ``accuracy`` (they need ``head``), ``cosine``, ``cka``, ``l2``, ``knn``;
+            ``accuracy`` and ``knn`` need labels. ``wer``, the word error rate, needs transcripts and a module with
+            ``transcribe(batch) -> list[Transcript]``; its interval draws speakers, where at least two are known.
         backbone: Dotted name inside the LightningModule; None finds it. With several, ``feature_fn`` is needed.
         downstream_head: Dotted name or names of the new head; None finds it, also inside the backbone. What
             `BackboneFreezeUnfreeze` calls ``head``.
@@ -153,7 +157,7 @@ class ForgettingMonitor(Callback):
         self._cadence = Cadence(self.every_n_epochs, self.every_n_steps, self.max_overhead)
         self._alarms = AlarmCounter({}, self.confirm)
         self._meter: Meter | None = None
-        self._source: dict[str, SourceAccuracy] = {}
+        self._source: dict[str, SourceAccuracy | SourceWords] = {}
         self._action = self._make_action()
         self._cost = self._started = self._probing_since = 0.0
         self._training_since = 0.0, 0.0
@@ -163,19 +167,20 @@ class ForgettingMonitor(Callback):
         """The checkpoint that ``"interpolate"`` wrote; empty where there is none."""
         return self._action.path if isinstance(self._action, InterpolateAction) else ""
 
-    def source_accuracy(self, step: int) -> dict[str, dict[str, Interval]]:
-        """Return the source head's accuracy ``before`` the fit and ``after`` an optimizer step, and by ``chance``.
+    def source_scores(self, step: int) -> dict[str, dict[str, Interval]]:
+        """Return what was scored on the old task ``before`` the fit and ``after`` an optimizer step.
 
         Args:
             step: Steps done, such as the ``global_step`` of the checkpoint that is kept. The last check after so many
                 counts; without one ``after`` has no value.
 
         Returns:
-            ``source_accuracy``, or ``source_<probe>_accuracy``, for each labelled probe of source data; nothing where
-            ``accuracy`` is not among the metrics.
+            ``source_accuracy``, or ``source_<probe>_accuracy``, for each labelled probe of source data where
+            ``accuracy`` is among the metrics, with ``chance``; ``source_wer`` likewise, with the paired ``change``.
         """
         report = next((item for item in reversed(self.history) if item.step == step), None)
-        return {name: found.at(report) for name, found in self._source.items()}
+        readings = None if report is None else report.readings
+        return {name: found.at(readings) for name, found in self._source.items()}
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
@@ -201,7 +206,7 @@ class ForgettingMonitor(Callback):
         self._started = time.perf_counter()
         with self._probing(pl_module):
             self._meter = self._begin(trainer, pl_module)
-            self._source = self._meter.source_accuracies()
+            self._source = self._meter.source_scores()
             self._action.start(trainer, pl_module, str(self._state["sha256"])[:12], self._alarms.pending)
         self._cadence.start(trainer.global_step)
         self._training_since = time.perf_counter() - self._started, self._state["probe_seconds"]
@@ -281,8 +286,11 @@ class ForgettingMonitor(Callback):
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> Meter:
         """Read the probes and take the reference, or that of a resumed run."""
-        reader = find_reader(module, self.backbone, self.head, self.feature_fn, self.downstream_head)
-        probes = [read_probe(name, item, self.n_probe, trainer) for name, item in self.probes.items()]
+        reader = None
+        if any(metric in FEATURE_METRICS for metric in self.metrics):
+            reader = find_reader(module, self.backbone, self.head, self.feature_fn, self.downstream_head)
+        spoken = "wer" in self.metrics
+        probes = [read_probe(name, item, self.n_probe, trainer, spoken=spoken) for name, item in self.probes.items()]
         meter = Meter(reader, probes, usable_metrics(probes, self.metrics, self.head is not None))
         limits = meter.limits(self.tolerance, proxies=True)
         self._alarms = AlarmCounter(limits, self.confirm)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -24,17 +23,17 @@ from torch.utils.data import (
     Subset,
 )
 
+from lightning_transfer.callbacks.forgetting_batches import count_inputs, fingerprint, input_of, labels_of
 from lightning_transfer.callbacks.forgetting_random import SEED, fixed_rng
+from lightning_transfer.callbacks.forgetting_words import Spoken, find_spoken
 from lightning_transfer.errors import closest
 
 __all__ = [
     "PROXIES",
+    "WORDS",
     "Probe",
     "ProbeSource",
-    "count_inputs",
-    "input_of",
     "is_stream",
-    "labels_of",
     "named_probes",
     "read_probe",
     "training_batches",
@@ -47,7 +46,9 @@ ProbeSource: TypeAlias = str | Dataset | DataLoader | LightningDataModule  # typ
 PROXIES = ("target", "noise")
 """Stand-ins for source data: what they show is drift, not forgetting."""
 
-_LABEL_KEYS = ("target", "targets", "label", "labels", "y")
+WORDS = (*PROXIES, "general")
+"""What a probe may be named by: a stand-in, or the general set of the run's own data module."""
+
 _BATCH_SIZE = 64
 
 
@@ -61,6 +62,7 @@ class Probe:
         batches: What the model reads, on the CPU.
         labels: Class of each input, ``(N,)``; None if unknown.
         fingerprint: Hash of the content, so that a resumed run can tell whether it reads the same inputs.
+        spoken: What is said in each input; None unless it was asked for and is known.
     """
 
     name: str
@@ -68,6 +70,17 @@ class Probe:
     batches: list[Any]
     labels: Tensor | None
     fingerprint: str
+    spoken: Spoken | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of inputs."""
+        return sum(count_inputs(input_of(batch)) for batch in self.batches)
+
+    def first(self) -> Probe:
+        """Return the first batch as a probe of its own, without labels."""
+        few = replace(self, batches=self.batches[:1], labels=None)
+        return few if self.spoken is None else replace(few, spoken=self.spoken.first(few.size))
 
     def key(self, metric: str) -> str:
         """Return the name under which a metric of this probe is logged.
@@ -97,17 +110,24 @@ def named_probes(probe: Any) -> dict[str, Any]:  # noqa: ANN401 - the kinds of p
         if isinstance(probe, Mapping) and not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"Expected probe names of letters, digits and `_`, for logged keys, got {name!r}.")
         if isinstance(item, str):
-            if item not in PROXIES:
-                raise ValueError(f"Unknown probe {item!r}. Known words: {', '.join(PROXIES)}.{closest(item, PROXIES)}")
+            if item not in WORDS:
+                raise ValueError(f"Unknown probe {item!r}. Known words: {', '.join(WORDS)}.{closest(item, WORDS)}")
         elif not (_is_data_module(item) or isinstance(item, DataLoader | Dataset) or _is_sequence(item)):
             raise TypeError(
-                f"Expected a Dataset, DataLoader, LightningDataModule, one of {', '.join(PROXIES)}, or a dict of these "
+                f"Expected a Dataset, DataLoader, LightningDataModule, one of {', '.join(WORDS)}, or a dict of these "
                 f"as `probe`, got {type(item).__name__}."
             )
     return probes
 
 
-def read_probe(name: str, probe: Any, n_probe: int, trainer: Trainer) -> Probe:  # noqa: ANN401 - as in `named_probes`
+def read_probe(
+    name: str,
+    probe: Any,  # noqa: ANN401 - as in `named_probes`
+    n_probe: int,
+    trainer: Trainer,
+    *,
+    spoken: bool = False,
+) -> Probe:
     """Read a probe's inputs without leaving a trace in any random state.
 
     A data set larger than ``n_probe`` gives evenly spaced items, because many are sorted by class. Random transforms
@@ -117,7 +137,8 @@ def read_probe(name: str, probe: Any, n_probe: int, trainer: Trainer) -> Probe: 
         name: For messages and logged keys.
         probe: What the user gave.
         n_probe: Inputs to read; a stream is read in whole batches.
-        trainer: Its loaders give ``"target"``, and the shape of ``"noise"``.
+        trainer: Its loaders give ``"target"`` and the shape of ``"noise"``, its data module ``"general"``.
+        spoken: Whether to find out what is said in the inputs.
 
     Raises:
         MisconfigurationException: If the probe cannot be read from this trainer, or has fewer than 4 inputs.
@@ -127,19 +148,32 @@ def read_probe(name: str, probe: Any, n_probe: int, trainer: Trainer) -> Probe: 
     if attach:
         probe.trainer = trainer
     try:
-        batches = _read(probe, n_probe, trainer)
+        source = _source_of(probe, trainer)
+        batches = _read(source, n_probe, trainer)
     finally:
         if attach:
             probe.trainer = None
-    size = sum(count_inputs(input_of(batch)) for batch in batches)
-    if size < 4:
+    sizes = [count_inputs(input_of(batch)) for batch in batches]
+    if sum(sizes) < 4:
         raise MisconfigurationException(
-            f"The probe {name or 'data'!r} has {size} inputs; unbiased CKA and an interval need at least 4."
+            f"The probe {name or 'data'!r} has {sum(sizes)} inputs; unbiased CKA and an interval need at least 4."
         )
     found = [labels_of(batch) for batch in batches]
-    known = [item for item in found if item is not None]
-    labels = torch.cat(known) if len(known) == len(found) else None
-    return Probe(name, isinstance(probe, str), batches, labels, _fingerprint(batches))
+    given = [item for item in found if item is not None]
+    labels = torch.cat(given) if len(given) == len(found) else None
+    said = None
+    if spoken and isinstance(source, DataLoader | Dataset):
+        said = find_spoken(getattr(source, "dataset", source), batches, sizes, trainer.lightning_module)
+    known = batches if said is None else [batches, said.references, said.speakers, said.normaliser]
+    proxy = isinstance(probe, str) and probe in PROXIES
+    return Probe(name, proxy, batches, labels, fingerprint(known), said)
+
+
+def _source_of(probe: Any, trainer: Trainer) -> Any:  # noqa: ANN401
+    """Return the loader, the data set or the stand-in that a probe is read from."""
+    if isinstance(probe, str):
+        return _general_loader(trainer) if probe == "general" else probe
+    return _loader_of(probe, trainer) if _is_data_module(probe) else probe
 
 
 def _read(probe: Any, n_probe: int, trainer: Trainer) -> list[Any]:  # noqa: ANN401
@@ -149,7 +183,7 @@ def _read(probe: Any, n_probe: int, trainer: Trainer) -> list[Any]:  # noqa: ANN
             return list(_from_dataset(*_training_data(trainer, prefer_validation=True), n_probe))
         if isinstance(probe, str):
             return list(_noise(trainer, n_probe))
-        return list(_from_source(probe, n_probe, trainer))
+        return list(_from_source(probe, n_probe))
 
 
 def is_stream(trainer: Trainer) -> bool:
@@ -176,45 +210,6 @@ def training_batches(trainer: Trainer, count: int) -> Iterator[Any]:
             yield from _from_dataset(loader.dataset, loader, count)
 
 
-def input_of(batch: Any) -> Any:  # noqa: ANN401 - any batch
-    """Return what the model reads of a batch: the first of a tuple or list, a dict without its labels, or the batch.
-
-    Example:
-        >>> import torch
-        >>> input_of((torch.ones(2), torch.zeros(2)))
-        tensor([1., 1.])
-        >>> input_of({"pixel_values": 1, "labels": 2})
-        {'pixel_values': 1}
-    """
-    if isinstance(batch, tuple | list) and len(batch) > 0:
-        return input_of(batch[0])
-    if isinstance(batch, Mapping):
-        return {key: value for key, value in batch.items() if key not in _LABEL_KEYS}
-    return batch
-
-
-def labels_of(batch: Any) -> Tensor | None:  # noqa: ANN401 - any batch
-    """Return the class labels of a batch on the CPU, or None where it holds no integer for each input.
-
-    Example:
-        >>> import torch
-        >>> labels_of((torch.ones(2, 3), torch.tensor([4, 5])))
-        tensor([4, 5])
-    """
-    label: Any = None
-    if isinstance(batch, Mapping):
-        label = next((batch[key] for key in _LABEL_KEYS if key in batch), None)
-    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        label = next((getattr(batch, key) for key in _LABEL_KEYS if key in batch._fields), None)
-    elif isinstance(batch, tuple | list) and len(batch) > 1:
-        label = batch[1]
-    if not isinstance(label, Tensor) or label.ndim != 1 or label.is_floating_point() or label.is_complex():
-        return None
-    if len(label) != count_inputs(input_of(batch)) or bool((label < 0).any()):
-        return None
-    return label.detach().cpu().long()
-
-
 def _is_data_module(item: Any) -> bool:  # noqa: ANN401
     """Know data modules of `lightning` and of `pytorch_lightning` by what they do."""
     return hasattr(item, "train_dataloader") and hasattr(item, "prepare_data") and hasattr(item, "setup")
@@ -225,10 +220,8 @@ def _is_sequence(item: Any) -> bool:  # noqa: ANN401
     return hasattr(item, "__len__") and hasattr(item, "__getitem__") and not isinstance(item, Mapping | str | Tensor)
 
 
-def _from_source(probe: Any, n_probe: int, trainer: Trainer) -> Iterator[Any]:  # noqa: ANN401
+def _from_source(probe: Any, n_probe: int) -> Iterator[Any]:  # noqa: ANN401
     """Read batches of data that the user handed over."""
-    if _is_data_module(probe):
-        probe = _loader_of(probe, trainer)
     if not isinstance(probe, DataLoader):
         if isinstance(probe, IterableDataset):
             probe = DataLoader(probe, batch_size=_BATCH_SIZE)
@@ -239,8 +232,19 @@ def _from_source(probe: Any, n_probe: int, trainer: Trainer) -> Iterator[Any]:  
     plain = isinstance(probe.sampler, SequentialSampler | RandomSampler | DistributedSampler)
     if plain and (probe.batch_sampler is None or type(probe.batch_sampler) is BatchSampler):
         return _from_dataset(probe.dataset, probe, n_probe)
+    if isinstance(probe.sampler, list) and all(isinstance(item, list) for item in probe.sampler):
+        return _from_dataset(probe.dataset, probe, n_probe, indices=_some_of_each(probe.sampler, n_probe))
     # A sampler of the user's own chooses which items are meant.
     return _from_dataset(probe.dataset, probe, n_probe, indices=list(islice(_chosen(probe), n_probe)))
+
+
+def _some_of_each(batches: list[list[Any]], n_probe: int) -> list[list[Any]]:
+    """Return batches that were made by length, thinned evenly: all lengths are there, and no batch costs more."""
+    size = sum(map(len, batches))
+    wanted = {round(i) for i in np.linspace(0, size - 1, min(n_probe, size))} if size else set()
+    places = iter(range(size))
+    thinned = [[item for item in batch if next(places) in wanted] for batch in batches]
+    return [batch for batch in thinned if batch]
 
 
 def _chosen(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -300,6 +304,20 @@ def _loader_of(data: Any, trainer: Trainer) -> Any:  # noqa: ANN401
     )
 
 
+def _general_loader(trainer: Trainer) -> DataLoader[Any]:
+    """Return the loader of the general set of the run's own data module."""
+    data = getattr(trainer, "datamodule", None)
+    make = getattr(data, "general_dataloader", None)
+    found = _first_loader(make()) if callable(make) else None
+    if found is None:
+        what = f"`{type(data).__name__}` names none" if callable(make) else f"`{type(data).__name__}` has none"
+        raise MisconfigurationException(
+            f'The probe "general" is the general set of the run\'s data module, and {what}. In recipes/speech set '
+            "`data.general_file`; elsewhere give the data module a `general_dataloader()`, or pass a Dataset."
+        )
+    return found
+
+
 def _first_loader(loaders: Any) -> DataLoader[Any] | None:  # noqa: ANN401
     """Find the first DataLoader in nested lists and dicts."""
     if isinstance(loaders, DataLoader):
@@ -340,32 +358,3 @@ def _noise(trainer: Trainer, n_probe: int) -> Iterator[Tensor]:
             yield torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         else:
             yield torch.randn(shape, generator=generator).to(example.dtype)
-
-
-def count_inputs(value: Any) -> int:  # noqa: ANN401
-    """Return the number of inputs in a batch."""
-    if isinstance(value, Mapping):
-        value = next((item for item in value.values() if isinstance(item, Tensor)), [])
-    return len(value)
-
-
-def _fingerprint(batches: list[Any]) -> str:
-    """Hash all tensors, numbers and texts of the batches, in order."""
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:  # noqa: ANN401
-        if isinstance(value, Mapping):
-            for key in value:
-                digest.update(repr(key).encode())
-                add(value[key])
-        elif isinstance(value, tuple | list):
-            for item in value:
-                add(item)
-        elif isinstance(value, Tensor):
-            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        elif isinstance(value, str | int | float | bool):
-            digest.update(repr(value).encode())
-
-    add(batches)
-    return digest.hexdigest()

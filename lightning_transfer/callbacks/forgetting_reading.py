@@ -1,4 +1,4 @@
-"""Measure a module on a probe without disturbing it, and compare with the reference."""
+"""Run a module on a probe without disturbing it, and read its features."""
 
 from __future__ import annotations
 
@@ -12,68 +12,22 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_transfer.callbacks.forgetting_probe import Probe, input_of
+from lightning_transfer.callbacks.forgetting_batches import input_of
+from lightning_transfer.callbacks.forgetting_compare import Outputs
 from lightning_transfer.callbacks.forgetting_random import isolated_rng
 from lightning_transfer.depth import resolve_depth
 from lightning_transfer.depth.tree import build_tree
 from lightning_transfer.errors import closest, listing
-from lightning_transfer.metrics.bootstrap import Interval, cluster_bootstrap
-from lightning_transfer.metrics.cka import cka_statistic
-from lightning_transfer.metrics.forgetting import (
-    agreement,
-    cosine_distance,
-    kl_divergence,
-    knn_predictions,
-    l2_distance,
-    predicted_class,
-)
 
 __all__ = [
-    "HEAD_METRICS",
-    "LABEL_METRICS",
-    "METRICS",
     "FeatureReader",
-    "Outputs",
     "call_with",
-    "compare",
     "find_reader",
     "read_outputs",
     "undisturbed",
-    "usable_metrics",
 ]
-
-METRICS = ("agreement", "kl", "cosine", "cka", "accuracy", "knn", "l2")
-HEAD_METRICS = frozenset({"agreement", "kl", "accuracy"})
-"""Metrics of the source head's scores."""
-LABEL_METRICS = frozenset({"accuracy", "knn"})
-"""Metrics that need the probe's labels."""
-
-_NUM_NEIGHBOURS = 5
-_NUM_RESAMPLES = 300
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a module says of a probe, on the CPU.
-
-    Attributes:
-        features: Pooled features ``(N, F)``.
-        logits: The source head's scores ``(N, C)``; None without a head.
-    """
-
-    features: Tensor
-    logits: Tensor | None = None
-
-    def with_first(self, again: Outputs) -> Outputs:
-        """Return outputs whose first rows are replaced by those that were measured again."""
-        count = len(again.features)
-        features = torch.cat([again.features, self.features[count:]])
-        if self.logits is None or again.logits is None:
-            return Outputs(features)
-        return Outputs(features, torch.cat([again.logits, self.logits[count:]]))
 
 
 @dataclass(frozen=True)
@@ -185,45 +139,6 @@ def find_reader(
     return FeatureReader(name, heads, head, None)
 
 
-def usable_metrics(probes: Sequence[Probe], metrics: Sequence[str], has_head: bool) -> dict[str, tuple[str, ...]]:
-    """Return for each probe which of the wanted metrics can be read from it; what is left out is said in the log.
-
-    A stand-in for source data has no accuracy: its labels, if any, are of another task.
-
-    Raises:
-        MisconfigurationException: If a metric that needs labels finds none, or nothing is left.
-    """
-    without = [] if has_head else [metric for metric in metrics if metric in HEAD_METRICS]
-    if without:
-        rank_zero_info(
-            f"ForgettingMonitor has no source head (`head=None`): {listing(without)} cannot be measured, only the "
-            "representation."
-        )
-    usable = {}
-    for probe in probes:
-        barred = set(without)
-        if probe.labels is None:
-            barred |= LABEL_METRICS
-        if probe.proxy:
-            barred.add("accuracy")
-        usable[probe.name] = tuple(metric for metric in metrics if metric not in barred)
-    for metric in metrics:
-        lacking = [probe.name or "the probe" for probe in probes if metric not in usable[probe.name]]
-        if metric in LABEL_METRICS and metric not in without and len(lacking) == len(probes):
-            raise MisconfigurationException(
-                f"The metric {metric!r} needs a probe of source data with labels: integers, second in each batch or "
-                f"under `label`. None was found in: {listing(lacking)}. Leave {metric!r} out, or add labels."
-            )
-        if metric not in without and lacking:
-            rank_zero_info(f"ForgettingMonitor: no {metric} for {listing(lacking)}, which has no labels for it.")
-    if not any(usable.values()):
-        raise MisconfigurationException(
-            f"Without a source head nothing is left of `metrics={tuple(metrics)}`. Pass `head=`, or add one of "
-            f"{', '.join(metric for metric in METRICS if metric not in HEAD_METRICS)}."
-        )
-    return usable
-
-
 @contextmanager
 def undisturbed(module: nn.Module, *others: nn.Module | None) -> Iterator[None]:
     """Put modules into eval mode without gradients; on exit everything is bitwise as it was.
@@ -271,71 +186,11 @@ def read_outputs(reader: FeatureReader, module: LightningModule, trainer: Traine
         moved = module.transfer_batch_to_device(precision.convert_input(batch), module.device, 0)
         with precision.forward_context():
             outputs = reader(module, moved)
-        features.append(outputs.features)
+        if outputs.features is not None:
+            features.append(outputs.features)
         if outputs.logits is not None:
             logits.append(outputs.logits)
     return Outputs(torch.cat(features), torch.cat(logits) if logits else None)
-
-
-def compare(reference: Outputs, current: Outputs, labels: Tensor | None, metrics: Sequence[str]) -> dict[str, Interval]:
-    """Return each metric as a loss against the reference, with the 95% interval of its paired samples.
-
-    Args:
-        reference: Outputs before training.
-        current: Outputs of the same inputs now.
-        labels: Classes of the inputs, for ``accuracy`` and ``knn``.
-        metrics: Names among `METRICS`; each is 0 for equal outputs, and positive is worse.
-
-    Returns:
-        Metric -> interval; the value is None, with the reason, where outputs are not finite or CKA is undefined.
-    """
-    readings = {}
-    for metric in metrics:
-        used = current.logits if metric in HEAD_METRICS else current.features
-        if used is None or not bool(used.isfinite().all()):
-            readings[metric] = Interval(None, None, None, len(current.features), reason="outputs are not finite")
-        elif metric == "cka":
-            readings[metric] = _cka_loss(reference.features, current.features)
-        else:
-            readings[metric] = _mean_interval(_losses(metric, reference, current, labels))
-    return readings
-
-
-def _losses(metric: str, reference: Outputs, current: Outputs, labels: Tensor | None) -> Tensor:
-    """Return the loss of each sample."""
-    if metric == "cosine":
-        return cosine_distance(reference.features, current.features)
-    if metric == "l2":
-        return l2_distance(reference.features, current.features)
-    if metric == "knn" and labels is not None:
-        before, now = (knn_predictions(item.features, labels, _NUM_NEIGHBOURS) for item in (reference, current))
-        return (before == labels).double() - (now == labels).double()
-    if reference.logits is not None and current.logits is not None:
-        if metric == "agreement":
-            return 1.0 - agreement(reference.logits, current.logits)
-        if metric == "kl":
-            return kl_divergence(reference.logits, current.logits)
-        if metric == "accuracy" and labels is not None:
-            before, now = (predicted_class(logits) == labels for logits in (reference.logits, current.logits))
-            return before.double() - now.double()
-    raise ValueError(f"The metric {metric!r} cannot be read from these outputs. Known: {', '.join(METRICS)}.")
-
-
-def _mean_interval(losses: Tensor) -> Interval:
-    """Return the mean with its interval in closed form: 1.96 standard errors of the paired differences."""
-    mean, margin = losses.mean().item(), 1.96 * losses.std().item() / len(losses) ** 0.5
-    return Interval(mean, mean - margin, mean + margin, len(losses))
-
-
-def _cka_loss(reference: Tensor, current: Tensor) -> Interval:
-    """Return one minus the unbiased CKA, with a bootstrap interval: it is no mean over samples."""
-    statistic = cka_statistic(reference, current)
-    return cluster_bootstrap(
-        lambda weights: 1.0 - statistic(weights),
-        range(len(reference)),
-        n_resamples=_NUM_RESAMPLES,
-        reason="features do not vary over the probe",
-    )
 
 
 def _submodule(module: nn.Module, name: str, argument: str) -> nn.Module:
@@ -366,7 +221,12 @@ def call_with(backbone: nn.Module, inputs: Any) -> Any:  # noqa: ANN401 - what a
 
 
 def _pooled(output: Any, inputs: Any) -> Tensor:  # noqa: ANN401
-    """Return features of shape ``(N, F)``: maps are averaged over space, tokens over the sequence without padding."""
+    """Return features of shape ``(N, F)``: maps are averaged over space, tokens and frames without padding."""
+    if getattr(output, "_fields", ()) == ("features", "lengths"):
+        # Our own `Frames`; importing its home would import transformers.
+        real = torch.arange(output.features.shape[1], device=output.lengths.device) < output.lengths[:, None]
+        total = output.features.masked_fill(~real[:, :, None], 0.0).sum(1)
+        return total / output.lengths.clamp_min(1)[:, None].to(total.dtype)
     if not isinstance(output, Tensor):
         if getattr(output, "last_hidden_state", None) is not None:
             output = output.last_hidden_state

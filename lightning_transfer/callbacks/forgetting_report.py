@@ -83,16 +83,16 @@ class SourceAccuracy:
     chance: float
     key: str
 
-    def at(self, report: ForgettingReport | None) -> dict[str, Interval]:
+    def at(self, readings: Mapping[str, Interval] | None) -> dict[str, Interval]:
         """Return ``before``, ``after`` and ``chance``; ``after`` is that of one check, without value if there was none.
 
         Example:
-            >>> found = SourceAccuracy(0.75, 100, chance=0.1, key="forgetting_accuracy")
-            >>> report = ForgettingReport(3, 0, {"forgetting_accuracy": Interval(0.25, 0.2, 0.3, n=100)})
-            >>> print(found.at(report)["before"], found.at(report)["after"])
+            >>> source = SourceAccuracy(0.75, 100, chance=0.1, key="forgetting_accuracy")
+            >>> found = source.at({"forgetting_accuracy": Interval(0.25, 0.2, 0.3, n=100)})
+            >>> print(found["before"], found["after"])
             0.750 [0.665, 0.835] 0.500 [0.402, 0.598]
         """
-        loss = None if report is None or self.key not in report.readings else report.readings[self.key].value
+        loss = None if readings is None or self.key not in readings else readings[self.key].value
         after = Interval(None, None, None, self.n, reason="not measured with these weights")
         return {
             "before": self._share(self.before),

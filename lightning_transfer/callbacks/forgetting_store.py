@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch import Trainer
 from safetensors.torch import load, save
 
+from lightning_transfer.callbacks.forgetting_compare import Outputs
 from lightning_transfer.callbacks.forgetting_probe import Probe
-from lightning_transfer.callbacks.forgetting_reading import Outputs
 from lightning_transfer.errors import CheckpointError
 from lightning_transfer.files import atomic
 
@@ -33,6 +33,11 @@ __all__ = [
 ]
 
 _PARENTS = 3
+_MISSING = {
+    "features": "without features. Resume with the metrics that it was trained with.",
+    "logits": "without a source head. Resume with `head=None`.",
+    "words": "without the metric 'wer'. Resume without it.",
+}
 
 
 class ReferenceFile:
@@ -69,15 +74,16 @@ def pack_reference(outputs: Mapping[str, Outputs], probes: Sequence[Probe]) -> R
     tensors = {}
     for probe in probes:
         found = outputs[probe.name]
-        tensors[f"{probe.name}.features"] = found.features.contiguous()
+        for part in ("features", "logits", "words"):
+            value = getattr(found, part)
+            if value is not None:
+                tensors[f"{probe.name}.{part}"] = value.contiguous()
         tensors[f"{probe.name}.fingerprint"] = torch.tensor(list(bytes.fromhex(probe.fingerprint)), dtype=torch.uint8)
-        if found.logits is not None:
-            tensors[f"{probe.name}.logits"] = found.logits.contiguous()
     return ReferenceFile(save(tensors))
 
 
 def load_reference(
-    name: str, sha256: str, folders: Sequence[str], probes: Sequence[Probe], with_logits: bool
+    name: str, sha256: str, folders: Sequence[str], probes: Sequence[Probe], needed: Mapping[str, Collection[str]]
 ) -> tuple[ReferenceFile, dict[str, Outputs]]:
     """Read the reference that a checkpoint names.
 
@@ -86,7 +92,7 @@ def load_reference(
         sha256: Hash of its content.
         folders: Where to look, in this order.
         probes: What will be measured now.
-        with_logits: Whether the source head's scores are needed.
+        needed: Probe name -> which of its outputs are needed: ``features``, ``logits``, ``words``.
 
     Raises:
         CheckpointError: If the file is missing or changed, or was measured on other probes. A new reference would
@@ -111,21 +117,20 @@ def load_reference(
         label = f"probe `{probe.name}`" if probe.name else "the probe"
         fingerprint = tensors.get(f"{probe.name}.fingerprint")
         if fingerprint is None:
-            names = sorted(key.removesuffix(".features") for key in tensors if key.endswith(".features"))
+            names = sorted(key.removesuffix(".fingerprint") for key in tensors if key.endswith(".fingerprint"))
             raise CheckpointError(
                 f"The reference `{name}` knows no {label}; it holds {names}. Resume with those probes."
             )
+        parts = {part: tensors.get(f"{probe.name}.{part}") for part in _MISSING}
+        for part in needed.get(probe.name, ()):
+            if parts[part] is None:
+                raise CheckpointError(f"The reference `{name}` was measured {_MISSING[part]}")
         if bytes(fingerprint.tolist()).hex() != probe.fingerprint:
             raise CheckpointError(
                 f"The inputs of {label} are not those that the reference `{name}` was measured on "
                 f"(now {probe.fingerprint[:12]}). Resume with the same data, transforms and `n_probe`."
             )
-        logits = tensors.get(f"{probe.name}.logits")
-        if with_logits and logits is None:
-            raise CheckpointError(
-                f"The reference `{name}` was measured without a source head. Resume with `head=None`."
-            )
-        outputs[probe.name] = Outputs(tensors[f"{probe.name}.features"], logits)
+        outputs[probe.name] = Outputs(**parts)
     return stored, outputs
 
 

@@ -11,16 +11,19 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_transfer.callbacks.forgetting_probe import count_inputs, input_of
+from lightning_transfer.callbacks.forgetting_batches import count_inputs, input_of
 from lightning_transfer.callbacks.forgetting_reading import call_with, undisturbed
+from lightning_transfer.data.transcripts import CTCVocabulary
 from lightning_transfer.depth import resolve_depth
 from lightning_transfer.depth.layers import DepthMap, plain_name
+from lightning_transfer.types import BackboneCard
 
 __all__ = [
     "backbone_tensors",
     "blend",
     "count_batches",
     "find_backbone",
+    "has_pretrained_head",
     "recompute_batchnorm",
     "run_module",
     "set_batchnorm",
@@ -44,7 +47,10 @@ def find_backbone(
 
 
 def backbone_tensors(module: nn.Module, depth_map: DepthMap) -> dict[str, Tensor]:
-    """Return the backbone's parameters and buffers themselves, by plain name; the head's are not among them.
+    """Return the pretrained parameters and buffers themselves, by plain name: the backbone's.
+
+    The head's are among them only where the module says that its head is pretrained too, by a true
+    ``head_is_pretrained``: a recogniser that keeps its alphabet.
 
     Example:
         >>> backbone = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
@@ -54,15 +60,29 @@ def backbone_tensors(module: nn.Module, depth_map: DepthMap) -> dict[str, Tensor
         'backbone.1.num_batches_tracked']
     """
     found: dict[str, Tensor] = {}
-    for group in depth_map.groups:
+    groups = (*depth_map.groups, depth_map.head) if has_pretrained_head(module) else depth_map.groups
+    for group in groups:
         for name, parameter in depth_map.named_parameters(module, group):
             found[plain_name(name)] = parameter.detach()
-    for group in depth_map.groups:
+    for group in groups:
         for name, part in depth_map.named_modules(module, group):
             for key, buffer in part._buffers.items():
                 if buffer is not None:
                     found[plain_name(f"{name}.{key}")] = buffer
     return found
+
+
+def has_pretrained_head(module: nn.Module) -> bool:
+    """Tell whether the module says that its head is no new one, and has no token that its checkpoint does not know.
+
+    A new token's row begins at random, and must not be drawn back there.
+    """
+    if getattr(module, "head_is_pretrained", False) is not True:
+        return False
+    tokens = getattr(getattr(module, "vocabulary", None), "tokens", None)
+    card = getattr(module, "card", None)
+    known = CTCVocabulary.from_card(card) if tokens is not None and isinstance(card, BackboneCard) else None
+    return known is None or set(tokens or ()) <= set(known.tokens)
 
 
 def blend(pretrained: Tensor, fine_tuned: Tensor, alpha: float) -> Tensor:

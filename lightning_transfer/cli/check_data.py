@@ -209,7 +209,9 @@ def _suspects(cli: TransferCLI, findings: Sequence[Finding]) -> SuspectReport:
     """Run the model-based part where it is asked for; the rest needs neither weights nor scikit-learn."""
     from lightning_transfer.cli.label_suspects import SuspectReport, check_suspects
 
-    return check_suspects(cli, findings) if cli.config["suspects"] else SuspectReport((), None, {}, "")
+    # Texts of speech have no class that a neighbour could vote for, so there is no such option.
+    asked = cli.config.get("suspects", False)
+    return check_suspects(cli, findings) if asked else SuspectReport((), None, {}, "")
 
 
 def _warning(caught: warnings.WarningMessage, data: BaseDataModule) -> str:

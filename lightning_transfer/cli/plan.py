@@ -54,6 +54,8 @@ def _data(facts: Mapping[str, Any]) -> str:
     if not counts:
         return ""
     classes = list(dict.fromkeys(name for split in counts.values() for name in split))
+    if classes == ["utterances"]:  # of speech, in which there are no classes to count
+        classes = []
     rows = [("split", "records", *classes)]
     rows += [
         (split, str(sum(found.values())), *(str(found.get(name, 0)) for name in classes))

@@ -26,14 +26,15 @@ def data_facts(module: nn.Module, schema: Schema | None, **known: Any) -> DataFa
         **known: Further fields of `DataFacts`: the probe, errors, memory.
 
     Returns:
-        None where nothing is to be recommended: there are no labelled training records, no card, or a head that learns
-        from good parts or descriptions alone, for which no layer of the backbone trains in any case.
+        None where nothing is to be recommended: there are no labelled training records, no card, a head that learns
+        from good parts or descriptions alone, for which no layer of the backbone trains in any case, or no classes, on
+        whose numbers of records the rules rest.
     """
     card: BackboneCard | None = getattr(module, "card", None)
     counts = {} if schema is None else schema.counts.get("train", {})
     if card is None or schema is None or not any(counts.values()):
         return None
-    if getattr(module, "learns_from", "all") != "all":
+    if schema.task == "transcription" or getattr(module, "learns_from", "all") != "all":
         return None
     backbone = getattr(module, "backbone", module)
     return DataFacts(

@@ -30,6 +30,7 @@ def report(recipe: Recipe, arguments: Arguments) -> int:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--data_root")
     parser.add_argument("--grad_cam", type=str.lower, choices=("true", "false"), default="true")
+    parser.add_argument("--audio", type=str.lower, choices=("true", "false"), default="false")
     if arguments.configs:
         raise UsageError("`report` takes run folders, not configs: they hold the config of their fit.")
     options = parser.parse_args(arguments.rest)
@@ -43,8 +44,15 @@ def report(recipe: Recipe, arguments: Arguments) -> int:
         return 0
     if options.output is not None:
         raise UsageError("`--output` is for the comparison of several runs; the report of one lies in its folder.")
-    path = write_report(runs[0], data_root=options.data_root, grad_cam=options.grad_cam == "true")
+    path = write_report(
+        runs[0],
+        data_root=options.data_root,
+        grad_cam=options.grad_cam == "true",
+        audio=options.audio == "true",
+    )
     print(f"Report: {path}")
+    if options.audio == "true":
+        print("The page may hold voices of people: mind to whom it goes.")
     print(f"Model card: {path.with_name('model_card.md')}")
     print(f"Run folder: {runs[0]}")
     return 0

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_transfer.cli.baselines import add_scratch, plain_rows, shows_bar
 from lightning_transfer.cli.evaluated import evaluate
-from lightning_transfer.cli.facts import fit_facts, read_facts, source_lines
+from lightning_transfer.cli.facts import read_facts
+from lightning_transfer.cli.kept_model import finish_validate, keep_best, write_fit_facts, write_model
 from lightning_transfer.cli.normal_only import write_maps
 from lightning_transfer.cli.report import report_of_fit, report_of_test
 from lightning_transfer.cli.routing import fit_policy, route_predictions, route_test
@@ -36,17 +36,13 @@ from lightning_transfer.evaluation import (
     sample_examples,
     write_confusion,
 )
-from lightning_transfer.files import atomic, write_json
-from lightning_transfer.modules.transfer import CHECKPOINT_KEY, read_checkpoint
+from lightning_transfer.files import write_json
 from lightning_transfer.types import ModelOutput, Prediction, Record
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
 
 __all__ = ["finish_fit", "finish_predict", "finish_test", "finish_validate"]
-
-# A finished model is for prediction: what only a resumed fit reads stays in `checkpoints/`.
-_TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "current_model_state", "averaging_state")
 
 
 def finish_fit(cli: TransferCLI, seconds: float) -> None:
@@ -56,38 +52,20 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
         cli: After its trainer's ``fit``.
         seconds: That the fit took.
     """
-    trainer, module = cli.trainer, cli.model
-    if getattr(trainer, "fast_dev_run", False):
-        rank_zero_info("`fast_dev_run` writes no checkpoint, so there is no `model.ckpt`.")
+    kept = keep_best(cli)
+    if kept is None:
         return
-    best = _best_checkpoint(cli)
-    if not trainer.is_global_zero:
-        return
-    if best.is_dir():
-        rank_zero_warn(
-            f"`{best}` is a sharded checkpoint, so no `model.ckpt` was written. Set the strategy's "
-            "`state_dict_type: full`."
-        )
-        return
-    checkpoint = {key: value for key, value in read_checkpoint(best).items() if key not in _TRAINING_STATE}
-    module.load_state_dict(checkpoint["state_dict"])
+    module = cli.model
     split = _calibrate(cli)
     examples = _examples(cli)
     policy = fit_policy(cli, split, examples)
-    checkpoint[CHECKPOINT_KEY] = {
-        **checkpoint[CHECKPOINT_KEY],
+    more = {
         "calibration": module.calibration.to_dict(),
         EXAMPLES_KEY: None if examples is None else examples.to_dict(),
         ROUTING_KEY: None if policy is None else policy.to_dict(),
     }
-    with atomic(cli.output / "model.ckpt") as part:
-        torch.save(checkpoint, part)
-    scores, facts = _logged(cli), fit_facts(cli, int(checkpoint["global_step"]), seconds)
-    write_json(cli.output / "metrics.json", {**scores, **{name: item.to_dict() for name, item in facts.items()}})
-    print(f"Checkpoint: {best}")
-    for name, score in scores.items():
-        print(f"Best {name}: {score['value']:.4f}")
-    for line in source_lines(facts):
+    write_model(cli, kept, more)
+    for line in write_fit_facts(cli, kept, seconds):
         print(line)
     print(format_calibration(module.calibration))
     if policy is not None:
@@ -95,17 +73,6 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
     if examples is not None:
         print(f"Nearest training examples: from {examples.rule}")
     report_of_fit(cli)
-
-
-def finish_validate(cli: TransferCLI) -> None:
-    """Write and print what the module logged on the validation split."""
-    if not cli.trainer.is_global_zero:
-        return
-    scores = {name: _score(float(value)) for name, value in cli.trainer.callback_metrics.items()}
-    write_json(cli.output / "metrics.json", scores)
-    width = max((len(name) for name in scores), default=0)
-    for name, score in scores.items():
-        print(f"{name:<{width}}  {score['value']:.4f}")
 
 
 def finish_test(cli: TransferCLI) -> None:
@@ -188,31 +155,6 @@ def _write_escapes(
     return [_write(cli, "escapes.csv", [record for record, _ in chosen], [row for _, row in chosen])]
 
 
-def _best_checkpoint(cli: TransferCLI) -> Path:
-    """Return the checkpoint to keep: interpolated, best by its monitor, the last, or the weights as they are now."""
-    interpolated = _interpolated_checkpoint(cli)
-    if interpolated is not None:
-        return interpolated
-    callback = cli.trainer.checkpoint_callback
-    for name in ("best_model_path", "last_model_path"):
-        found = getattr(callback, name, "")
-        if found:
-            return Path(found)
-    # Without any checkpoint callback. All processes take part in saving.
-    path = cli.output / "checkpoints" / "last.ckpt"
-    cli.trainer.save_checkpoint(path, weights_only=True)
-    return path
-
-
-def _interpolated_checkpoint(cli: TransferCLI) -> Path | None:
-    """Return what a `ForgettingMonitor` wrote in this run."""
-    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
-    paths = [path for item in callbacks if (path := getattr(item, "interpolated_path", ""))]
-    # With `ddp_spawn` the callback that knows was in another process; the run's folder is this run's alone.
-    paths += (cli.output / "checkpoints").glob("interpolated-alpha=*.ckpt")
-    return Path(paths[0]) if paths else None
-
-
 def _calibrate(cli: TransferCLI) -> tuple[list[Record], Outputs] | None:
     """Fit temperature and threshold on the calibration split, or on validation where that is empty; return that."""
     data, module = cli.datamodule, cli.model
@@ -246,17 +188,3 @@ def _examples(cli: TransferCLI) -> TrainingExamples | None:
     loader = data.ordered_dataloader("train", only=sample_examples(records, limit))
     outputs = collect_outputs(module, loader, cli.trainer.strategy.root_device, shows_bar(cli))
     return TrainingExamples.from_outputs(outputs, records, module.schema)
-
-
-def _logged(cli: TransferCLI) -> dict[str, Any]:
-    """Return the score of the checkpoint that was kept."""
-    callback = cli.trainer.checkpoint_callback
-    score = getattr(callback, "best_model_score", None)
-    monitor = getattr(callback, "monitor", None)
-    if monitor is not None and _interpolated_checkpoint(cli) is not None:
-        score = cli.trainer.callback_metrics.get(monitor)
-    return {} if score is None or monitor is None else {monitor: _score(float(score))}
-
-
-def _score(value: float) -> dict[str, Any]:
-    return {"value": value, "low": None, "high": None, "n": None, "reason": "logged by the module, without interval"}

@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_transfer.cli.run_folder import environment
+from lightning_transfer.cli.speech_facts import speech_facts
 from lightning_transfer.cli.tracking import log_config, write_run_ids
 from lightning_transfer.data import BaseDataModule
 from lightning_transfer.errors import DataError
@@ -77,7 +78,7 @@ class RunFolderCallback(Callback):
         if schema is not None:
             skipped = datamodule.list_skipped("fit") if isinstance(datamodule, BaseDataModule) else []
             reasons = {skip.record.id: skip.reason for skip in skipped}
-            write_json(self.folder / "data.json", {**_data(schema), "skipped": reasons})
+            write_json(self.folder / "data.json", {**_data(schema), **_speech(datamodule, schema), "skipped": reasons})
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the plan: this callback comes first, so nothing is frozen yet."""
@@ -124,6 +125,13 @@ def _device(trainer: Trainer) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     return f"{name}{processes}"
+
+
+def _speech(datamodule: Any, schema: Any) -> dict[str, Any]:  # noqa: ANN401 - any datamodule
+    """Return hours, speakers and accents of each split where speech is recognised; nothing elsewhere."""
+    if getattr(schema, "task", "") != "transcription":
+        return {}
+    return {"speech": speech_facts(getattr(datamodule, "records", ()), getattr(schema, "columns", ()))}
 
 
 def _data(schema: Any) -> dict[str, Any]:  # noqa: ANN401 - a Schema, or a recipe's own with `to_dict`

@@ -33,6 +33,8 @@ class RunCheckpoint(ModelCheckpoint):
         monitor: Logged metric that decides; None keeps the latest.
         mode: ``min`` or ``max``.
         every_n_steps: Optimizer steps between two writings within an epoch; None for none.
+        at_epoch_end: Whether the best is sought at the end of each epoch, rather than of each validation: for a metric
+            that is known only then.
 
     Raises:
         ValueError: If ``every_n_steps`` is smaller than 1.
@@ -48,13 +50,21 @@ class RunCheckpoint(ModelCheckpoint):
         monitor: str | None = None,
         mode: str = "min",
         every_n_steps: int | None = None,
+        *,
+        at_epoch_end: bool = False,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(
                 f"Expected `checkpoint.every_n_train_steps` of at least 1, got {every_n_steps}. Use null for "
                 "checkpoints at the end of epochs alone."
             )
-        super().__init__(dirpath=folder, filename="best-{epoch}", monitor=monitor, mode=mode)
+        super().__init__(
+            dirpath=folder,
+            filename="best-{epoch}",
+            monitor=monitor,
+            mode=mode,
+            save_on_train_epoch_end=True if at_epoch_end else None,
+        )
         self.every_n_steps = every_n_steps
         self._step = 0
 

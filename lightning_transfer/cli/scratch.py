@@ -18,7 +18,7 @@ from lightning_transfer.modules import TransferModule
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
 
-__all__ = ["scratch_baseline"]
+__all__ = ["scratch_baseline", "train_scratch"]
 
 
 def scratch_baseline(cli: TransferCLI, test: Outputs, *, show_progress: bool) -> BaselineOutputs:
@@ -33,8 +33,31 @@ def scratch_baseline(cli: TransferCLI, test: Outputs, *, show_progress: bool) ->
         TransferError: If the module cannot be trained from random weights, or there is nothing to choose on.
         KeyboardInterrupt: If the user interrupts the training.
     """
+    found, data = train_scratch(cli, show_progress=show_progress), cli.datamodule
+    device = cli.trainer.strategy.root_device
+    calibration = collect_outputs(found.module, data.calibration_dataloader(), device, show_progress)
+    outputs = collect_outputs(found.module, data.test_dataloader(), device, show_progress)
+    rate = cli.config_init["evaluation"].max_false_reject_rate
+    return BaselineOutputs(
+        test.with_logits(outputs.logits[test.index]),
+        fit_calibration(calibration, cli.model.schema, max_false_reject_rate=rate),
+        found.description,
+        found.seconds,
+    )
+
+
+def train_scratch(cli: TransferCLI, *, show_progress: bool) -> Scratch:
+    """Train the same network from random weights as the options say, and say how it went.
+
+    Args:
+        cli: After its trainer's ``test``.
+        show_progress: Whether to show bars.
+
+    Raises:
+        TransferError: If the module cannot be trained from random weights, or there is nothing to choose on.
+        KeyboardInterrupt: If the user interrupts the training.
+    """
     data, module = cli.datamodule, cli.model
-    schema = module.schema
     if not isinstance(module, TransferModule):
         raise TransferError(
             f"`{type(module).__name__}` is no TransferModule, so it cannot be built with random weights."
@@ -56,16 +79,7 @@ def scratch_baseline(cli: TransferCLI, test: Outputs, *, show_progress: bool) ->
         show_progress=show_progress,
     )
     print(f"From scratch: {found.description}")
-    device = cli.trainer.strategy.root_device
-    calibration = collect_outputs(found.module, data.calibration_dataloader(), device, show_progress)
-    outputs = collect_outputs(found.module, data.test_dataloader(), device, show_progress)
-    rate = cli.config_init["evaluation"].max_false_reject_rate
-    return BaselineOutputs(
-        test.with_logits(outputs.logits[test.index]),
-        fit_calibration(calibration, schema, max_false_reject_rate=rate),
-        found.description,
-        found.seconds,
-    )
+    return found
 
 
 def _trainer_options(cli: TransferCLI) -> dict[str, Any]:

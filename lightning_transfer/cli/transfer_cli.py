@@ -18,11 +18,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from lightning_transfer import __version__
 from lightning_transfer.backbones import LIBRARIES
-from lightning_transfer.callbacks import ExactResume
+from lightning_transfer.callbacks import ExactResume, ForgettingMonitor, RetentionBudget
+from lightning_transfer.callbacks.retention_budget import RETENTION_SCORE
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
 from lightning_transfer.cli.checkpoint_options import CheckpointOptions
 from lightning_transfer.cli.cost import CostCallback
+from lightning_transfer.cli.decoding_clock import DecodingClock
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 from lightning_transfer.cli.export_options import ExportOptions
@@ -33,6 +35,7 @@ from lightning_transfer.cli.run_checkpoint import RunCheckpoint
 from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_folder, remove_empty
 from lightning_transfer.cli.sources import Source
 from lightning_transfer.cli.tracking import continue_runs
+from lightning_transfer.cli.transcription_options import TranscriptionOptions
 from lightning_transfer.cli.verbs import VERBS
 from lightning_transfer.data import BaseDataModule
 from lightning_transfer.types import Calibration, Schema
@@ -102,7 +105,7 @@ class TransferCLI(LightningCLI):
             heads = Literal[(LINEAR, *self.recipe.heads)]  # type: ignore[valid-type] # made from what the recipe has
             parser.add_argument("--model.head", type=heads, default=self.head, help="What follows the backbone.")
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
-        parser.add_class_arguments(EvaluationOptions, "evaluation")
+        parser.add_class_arguments(TranscriptionOptions if self.transcribes else EvaluationOptions, "evaluation")
         if self.arguments.verb == "export":
             parser.add_class_arguments(ExportOptions, skip={"int8"})
             parser.add_argument("--int8", action="store_true", help="Write a quantised model as well.")
@@ -113,6 +116,7 @@ class TransferCLI(LightningCLI):
             parser.link_arguments("check_data", "data.check_data")
         if self.arguments.verb == "check-data":
             parser.add_argument("--strict", action="store_true", help="Exit with 1 for warnings too.")
+        if self.arguments.verb == "check-data" and not self.transcribes:
             parser.add_argument(
                 "--suspects",
                 action="store_true",
@@ -178,6 +182,9 @@ class TransferCLI(LightningCLI):
         """Give the module the config that travels in its checkpoints, and its source head back."""
         plain = yaml.safe_load(self.dump())
         self.model.run_config = {name: plain[name] for name in ("model", "data", "evaluation")}
+        if self.transcribes and self.arguments.verb in ("fit", "test"):
+            # A list that is missing should not cost a fit.
+            self.config_init["evaluation"].list_keywords()
         if self.arguments.verb == "predict" and hasattr(self.model, "keep_grids"):
             self.model.keep_grids = self.config_init["evaluation"].save_maps
         payload = self.source.payload
@@ -189,6 +196,11 @@ class TransferCLI(LightningCLI):
             from torch import nn
 
             self.model.source_head = nn.Linear(*shape).requires_grad_(False)
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether the model writes down speech, and does not tell classes apart."""
+        return self.recipe.kind_of(self.head) == "transcription"
 
     def _find_calibration(self) -> Calibration:
         """Return the checkpoint's calibration, at the false-reject rate that is asked for.
@@ -230,6 +242,8 @@ class TransferCLI(LightningCLI):
         callbacks.insert(0, self.run_callback)
         if self.arguments.verb == "fit":
             callbacks.append(CostCallback())
+        if self.transcribes and self.arguments.verb == "test":
+            callbacks.append(DecodingClock())
         if self.recipe.routes and self.arguments.verb in ("fit", "plan"):
             from lightning_transfer.cli.routing import CostsCallback
 
@@ -273,12 +287,18 @@ class TransferCLI(LightningCLI):
 
     def _check_checkpoints(self, callbacks: list[Any]) -> None:
         """Refuse options of the default checkpoint where the config has its own."""
-        steps = self.config_init["checkpoint"].every_n_train_steps
+        options = vars(self.config_init["checkpoint"])
+        given = {name: value for name, value in options.items() if value is not None}
         own = next((type(item).__name__ for item in callbacks if isinstance(item, Checkpoint)), None)
-        if steps is not None and own is not None and self.arguments.verb == "fit":
+        if given and own is not None and self.arguments.verb == "fit":
+            name, value = next(iter(given.items()))
+            instead = {
+                "max_degradation": "Add `lightning_transfer.RetentionBudget` to the callbacks and let it monitor "
+                "`val_retention_score`, or leave one of the two out."
+            }
             raise UsageError(
-                f"`checkpoint.every_n_train_steps: {steps}` belongs to the default checkpoint, and `trainer.callbacks` "
-                f"holds `{own}` instead. Set `every_n_train_steps` there, or leave it out."
+                f"`checkpoint.{name}: {value}` belongs to the default checkpoint, and `trainer.callbacks` "
+                f"holds `{own}` instead. {instead.get(name, f'Set `{name}` there, or leave it out.')}"
             )
 
     def _place_checkpoints(self, callbacks: list[Any]) -> None:
@@ -289,9 +309,23 @@ class TransferCLI(LightningCLI):
             if isinstance(item, ModelCheckpoint) and item.dirpath is None:
                 item.dirpath = folder
         if not checkpoints:
-            monitor = getattr(self.model, "monitor", None)
-            steps = self.config_init["checkpoint"].every_n_train_steps
-            callbacks.append(RunCheckpoint(folder, monitor, getattr(self.model, "monitor_mode", "min"), steps))
+            monitor, mode = getattr(self.model, "monitor", None), getattr(self.model, "monitor_mode", "min")
+            options = self.config_init["checkpoint"]
+            budgeted = options.max_degradation is not None
+            if budgeted:
+                self._add_budget(callbacks, monitor, mode, options.max_degradation)
+                monitor, mode = RETENTION_SCORE, "max"
+            callbacks.append(RunCheckpoint(folder, monitor, mode, options.every_n_train_steps, at_epoch_end=budgeted))
+
+    def _add_budget(self, callbacks: list[Any], monitor: str | None, mode: str, limit: float) -> None:
+        """Let a budget for what is forgotten choose the epoch; it reads the monitors, so it follows them."""
+        if monitor is None or mode != "min":
+            raise UsageError(
+                f"`checkpoint.max_degradation: {limit}` is for models whose `monitor` is an error that falls, such as "
+                f"`val_wer`; here it is `{monitor}` ({mode}). Leave it out, or use on_alarm='interpolate'."
+            )
+        places = [place for place, item in enumerate(callbacks) if isinstance(item, ForgettingMonitor)]
+        callbacks.insert(max(places, default=len(callbacks) - 1) + 1, RetentionBudget(limit, monitor=monitor))
 
     def _loggers(self) -> list[Logger]:
         # No version: a run's folder is new, and the progress bar would show its last four letters.

@@ -67,7 +67,7 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "report",
-            "RUN [RUN ...] [--output FILE] [--data_root DIR] [--grad_cam false]",
+            "RUN [RUN ...] [--output FILE] [--data_root DIR] [--grad_cam false] [--audio true]",
             "write RUN/report.html: the verdict and what it rests on; of several runs, a comparison",
             "lightning_transfer.cli.report:report",
             True,

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from lightning_transfer.data.audio_augment import AudioAugmentation
+from lightning_transfer.data.audio_datamodule import AudioDataModule
+from lightning_transfer.data.audio_facts import AudioFacts, inspect_audio
+from lightning_transfer.data.audio_files import AUDIO_SUFFIXES, read_audio
+from lightning_transfer.data.audio_layouts import AudioLayout
+from lightning_transfer.data.audio_preprocessing import AudioPreprocessing
+from lightning_transfer.data.audio_selection import leave_out_by_length, leave_out_by_text, leave_out_empty
+from lightning_transfer.data.audio_tables import Utterances, read_utterances
 from lightning_transfer.data.audit import audit_data, audit_records, count_records
+from lightning_transfer.data.audit_audio import audio_findings
 from lightning_transfer.data.audit_images import image_findings
+from lightning_transfer.data.audit_transcripts import keyword_findings, transcript_findings
 from lightning_transfer.data.augment import AUGMENTATIONS, Augmentations
 from lightning_transfer.data.datamodule import BaseDataModule
+from lightning_transfer.data.file_checks import check_files
 from lightning_transfer.data.folders import IMAGE_SUFFIXES, records_from_files, records_from_folder
 from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
 from lightning_transfer.data.image_facts import ImageFacts, inspect_image
@@ -18,7 +29,7 @@ from lightning_transfer.data.image_formats import (
     find_mask_folder,
 )
 from lightning_transfer.data.images import ImagePreprocessing
-from lightning_transfer.data.loading import stack_inputs
+from lightning_transfer.data.loading import Collate, RecordDataset, make_loader, stack_inputs
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
 from lightning_transfer.data.plain_images import plain_image_features
 from lightning_transfer.data.plain_texts import plain_text_classifier
@@ -33,17 +44,27 @@ from lightning_transfer.data.texts import Tickets, read_tickets
 from lightning_transfer.data.texts_clean import TextCleaning
 from lightning_transfer.data.texts_tokens import MAX_CHUNKS, LongTexts, TextPreprocessing
 from lightning_transfer.data.tiling import Box, Tile, Tiling, cut_record, label_tiles
+from lightning_transfer.data.transcripts import NORMALISERS, CTCVocabulary, frames_needed, normaliser, read_keywords
 
 __all__ = [
+    "AUDIO_SUFFIXES",
     "AUGMENTATIONS",
     "FORMULA_CLASSES",
     "IMAGE_SUFFIXES",
     "MAX_CHUNKS",
     "MAX_MEGAPIXELS",
     "MVTEC_GOOD",
+    "NORMALISERS",
+    "AudioAugmentation",
+    "AudioDataModule",
+    "AudioFacts",
+    "AudioLayout",
+    "AudioPreprocessing",
     "Augmentations",
     "BaseDataModule",
     "Box",
+    "CTCVocabulary",
+    "Collate",
     "Copies",
     "FormulaImages",
     "ImageFacts",
@@ -52,18 +73,22 @@ __all__ = [
     "LongTexts",
     "OnBadFile",
     "Progress",
+    "RecordDataset",
     "Skipped",
     "TextCleaning",
     "TextPreprocessing",
     "Tickets",
     "Tile",
     "Tiling",
+    "Utterances",
     "assign_folds",
     "assign_parts",
     "assign_splits",
     "assign_splits_by_time",
+    "audio_findings",
     "audit_data",
     "audit_records",
+    "check_files",
     "check_images",
     "check_masks",
     "check_splits",
@@ -74,23 +99,35 @@ __all__ = [
     "find_format",
     "find_mask_folder",
     "fingerprint",
+    "frames_needed",
     "image_findings",
     "image_size",
+    "inspect_audio",
     "inspect_image",
+    "keyword_findings",
     "label_tiles",
+    "leave_out_by_length",
+    "leave_out_by_text",
+    "leave_out_empty",
+    "make_loader",
+    "normaliser",
     "plain_image_features",
     "plain_text_classifier",
     "quiet",
+    "read_audio",
     "read_csv",
     "read_image",
+    "read_keywords",
     "read_mask",
     "read_tickets",
+    "read_utterances",
     "record_mask",
     "records_from_csv",
     "records_from_files",
     "records_from_folder",
     "rehearse",
     "stack_inputs",
+    "transcript_findings",
     "without_leaks",
     "write_predictions",
     "write_table",

@@ -26,19 +26,23 @@ _OF_TAUGHT_CLASSES = ("class-missing-in-split", "class-imbalance", "few-records"
 _ORDER = ("error", "warning", "note")
 
 
-def audit_records(records: Sequence[Record], *, classes: Sequence[str] | None = None) -> list[Finding]:
+def audit_records(
+    records: Sequence[Record], *, classes: Sequence[str] | None = None, by_class: bool = True
+) -> list[Finding]:
     """Return what is to be said of records of any kind: labels, groups in their columns, order of time.
 
     Args:
         records: With splits.
         classes: Names of the columns of multi-label records.
+        by_class: Whether labels are classes; of texts nothing is said here.
 
     Example:
         >>> rows = [Record("1", "x", "free", "train"), Record("2", "y", "Free", "train"), Record("3", "z", "a", "test")]
         >>> [finding.code for finding in audit_records(rows) if finding.severity == "warning"]
         ['label-case', 'class-missing-in-split', 'few-records']
     """
-    return _sorted([*label_findings(records, classes), *group_column_findings(records), *time_findings(records)])
+    labels = label_findings(records, classes) if by_class else []
+    return _sorted([*labels, *group_column_findings(records), *time_findings(records)])
 
 
 def audit_data(
@@ -67,9 +71,9 @@ def audit_data(
     elif failure is not None:
         findings.append(Finding("unusable-data", "error", str(failure), 1, (), "Correct this first."))
         # It came before the check of the splits.
-        findings += find_split_problems(records, expected=["train"] if records else [])
+        findings += find_split_problems(records, expected=["train"] if records else [], by_class=data.has_classes)
     classes = data.classes if data.task == "multilabel" else None
-    found = audit_records(records, classes=classes)
+    found = audit_records(records, classes=classes, by_class=data.has_classes)
     if any(ORIGINAL_LABEL in record.meta for record in data.records):
         # Learnt from the negative class alone: how many there are of the others is no matter.
         found = [finding for finding in found if finding.code not in _OF_TAUGHT_CLASSES]

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 
+from lightning_transfer.data.length_batches import LengthBatchSampler
 from lightning_transfer.data.loading import EpochSampler, class_weights
 from lightning_transfer.types import Record
 
@@ -92,8 +93,9 @@ def make_sampler(
     batch_size: int,
     processes: int = 1,
     weighted: bool = False,
-    lengths: Sequence[int] | None = None,
+    lengths: Sequence[float] | None = None,
     examples_per_class: int | None = None,
+    budget: float | None = None,
 ) -> EpochSampler:
     """Return what chooses the order of training.
 
@@ -105,7 +107,10 @@ def make_sampler(
         weighted: Draw every class equally often.
         lengths: Of each input; those of like length come together.
         examples_per_class: Batches of several classes with so many of each, whatever the lengths; None: no such rule.
+        budget: Of the lengths of a batch, whose size then differs, see `LengthBatchSampler`; None: ``batch_size``.
     """
+    if budget is not None and lengths is not None:
+        return LengthBatchSampler(lengths, seed, budget=budget)
     if examples_per_class is not None:
         labels = [record.label for record in records]
         return ClassBatchSampler(labels, seed, batch_size=batch_size, examples_per_class=examples_per_class)

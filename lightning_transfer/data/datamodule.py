@@ -6,11 +6,12 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_transfer.data.audit_texts import text_findings
@@ -20,6 +21,7 @@ from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
     RecordDataset,
+    encode_label,
     expand,
     make_loader,
     stack_inputs,
@@ -29,6 +31,7 @@ from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.reading import leave_out_unusable
 from lightning_transfer.data.schema import (
     POSITIVE_CLASS,
+    Preprocessing,
     build_schema,
     check_preprocessing,
     count_labels,
@@ -43,18 +46,10 @@ from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import BackboneCard, Batch, Record, Schema, Split, Task
 
-__all__ = ["BaseDataModule", "Preprocessing"]
+__all__ = ["BaseDataModule"]
 
 _Batches = DataLoader[Batch]
-# Records, or their pieces with `expand`'s index.
-_Items = tuple[list[Record], list[tuple[int, int, int]] | None]
-
-
-class Preprocessing(Protocol):
-    """What turns one input into tensors, and can say so in plain values."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the full specification."""
+_Items = tuple[list[Record], list[tuple[int, int, int]] | None]  # records, or their pieces with `expand`'s index
 
 
 class BaseDataModule(pl.LightningDataModule, ABC):
@@ -63,9 +58,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
     A subclass says how records are read (`read_records`), how an input becomes tensors (`make_preprocessing`,
     `load_input`), and if it likes, how files are checked (`check_inputs`, `audit_inputs`), what prediction reads
     (`read_predict_records`), how training inputs vary (`augment_input`), and into which pieces a record is cut
-    (`pieces`): a batch then holds pieces, and the evaluation makes one row for each record of them. The baseline
-    ``plain`` needs a method ``plain_features(train)``, which returns what maps records to numbers ``(N, F)`` without
-    any network, or ``plain_classifier(train, schema)``, which returns what maps them to logits, and a description.
+    (`pieces`): a batch then holds pieces, of which the evaluation makes one row a record. The baseline ``plain`` needs
+    a method ``plain_features(train)``, which returns what maps records to numbers ``(N, F)`` without any network, or
+    ``plain_classifier(train, schema)``, which returns what maps them to logits, and a description.
 
     ``setup`` asks the module for its ``card`` and leaves a ``schema`` for it. A module that learns from the negative
     class alone gets two classes, that one and ``defect``; training then needs no defects. Where there is a checkpoint,
@@ -87,8 +82,11 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         negative_class: The class that means "nothing found"; it comes first among the classes.
         classes: Names and order of the classes; None takes the sorted labels.
         check_data: Open every file before training (``--check_data`` of a command); ``on_bad_file="skip"`` does too.
-        task: ``multiclass``, ``binary`` (the second of two classes is the positive one) or ``multilabel``.
+        task: ``multiclass``, ``binary`` (the second of two classes is the positive one), ``multilabel``; or
+            ``transcription``, whose labels are texts: a subclass fills in `find_classes` and `encode_target`.
     """
+
+    batch_budget: float | None = None  # most that a batch holds of `input_lengths`; None: `batch_size` inputs
 
     def __init__(
         self,
@@ -196,7 +194,17 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Return the records to learn from and to be judged by, of all after their division; by default all."""
         return records
 
-    def input_lengths(self, records: Sequence[Record]) -> Sequence[int] | None:
+    def find_classes(self, restored: Schema | None, expands: Schema | None, enough: str | None) -> tuple[str, ...]:
+        """Return what the logits stand for, in their order: by default the classes, see `resolve_classes`."""
+        names = self.classes if enough is None else (enough, POSITIVE_CLASS)
+        options: dict[str, Any] = {"negative_class": self.negative_class, "restored": restored, "expands": expands}
+        return resolve_classes(self.records, self.task, classes=names, **options)
+
+    def encode_target(self, record: Record) -> Tensor | None:
+        """Return what a record's loss compares with, None if unknown: by default its class, see `encode_label`."""
+        return encode_label(record, () if self.schema is None else self.schema.classes, self.task)
+
+    def input_lengths(self, records: Sequence[Record]) -> Sequence[float] | None:
         """Return how long each input is, so that batches hold those of like length; by default None: no matter."""
         return None
 
@@ -211,10 +219,9 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         self._card = card
 
     def use_schema(self, schema: Schema) -> None:
-        """Hold to the classes and the preprocessing of a checkpoint.
+        """Hold to the classes and the preprocessing of a checkpoint; one from ``from_checkpoint`` brings its own.
 
-        Needed with ``Trainer.predict(ckpt_path=...)``: Lightning reads that file after ``setup``. A module made by
-        ``from_checkpoint`` brings its schema itself.
+        Needed with ``Trainer.predict(ckpt_path=...)``: Lightning reads that file after ``setup``.
         """
         self._given_schema = schema
 
@@ -230,8 +237,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Read, split and check the data once; build the schema and the preprocessing for the stage."""
-        # Of a checkpoint: given by hand, or by a module that was rebuilt from one, or that gives it more classes.
-        restored: Schema | None = self._given_schema or getattr(self._module(), "schema", None)
+        restored = self.restored
         expands: Schema | None = None if restored is not None else getattr(self._module(), "expands", None)
         before = restored or expands
         self._expanded.clear()
@@ -239,16 +245,14 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         if before is not None:
             check_preprocessing(self.preprocessing.to_dict(), before.preprocessing)
         if stage == "predict":
-            self.predict_records = [
-                replace(record, split="predict")
-                for record in self._read_and_check("predict", self.read_predict_records)
-            ]
+            found = self._read_and_check("predict", self.read_predict_records)
+            self.predict_records = [replace(record, split="predict") for record in found]
             self.schema = known_schema(restored or self.schema)
             return
         if not self.records:
             records = self._read_and_check("fit", self.read_records)
             self._has_given_splits = self.division.keeps_splits_of(records)
-            divided, said = self.division.divide(records)
+            divided, said = self.division.divide(records, by_label=self.has_classes)
             self.records, self.findings = self.set_aside(divided), [*self.findings, *said]
         enough = None
         if getattr(self._module(), "learns_from", "all") == "negative":
@@ -256,29 +260,18 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             # After the splits, so that each has its share of every kind of defect.
             self.task, self.negative_class = "binary", enough
             self.records = take_together(self.records, enough)
-        classes = resolve_classes(
-            self.records,
-            self.task,
-            classes=self.classes if enough is None else (enough, POSITIVE_CLASS),
-            negative_class=self.negative_class,
-            restored=restored,
-            expands=expands,
-        )
+        classes = self.find_classes(restored, expands, enough)
         needed = needed_splits(stage, has_train=bool(self.records_for("train")), **self.division.wanted)
-        given, known = self._has_given_splits, () if before is None else before.classes
-        check_splits(self.records, expected=needed, classes=classes, given=given, enough=enough, known=known)
-        self.schema = build_schema(
-            self.records,
-            classes,
-            self.task,
-            negative_class=self.negative_class if before is None else before.negative_class,
-            sampling=self.sampler,
-            preprocessing=self.preprocessing.to_dict(),
-        )
-        if stage == "fit":
-            items, index = self._items("train", learn=True)
-            if index is not None:
-                self.schema = replace(self.schema, piece_counts=count_labels(items, classes))
+        options: dict[str, Any] = {"given": self._has_given_splits, "known": () if before is None else before.classes}
+        options.update(classes=classes, enough=enough, by_class=self.has_classes)
+        check_splits(self.records, expected=needed, **options)
+        negative = self.negative_class if before is None else before.negative_class
+        values = self.preprocessing.to_dict()
+        options = {"negative_class": negative, "sampling": self.sampler, "preprocessing": values}
+        self.schema = build_schema(self.records, classes, self.task, **options)
+        items, index = self._items("train", learn=True) if stage == "fit" else ([], None)
+        if index is not None and self.has_classes:
+            self.schema = replace(self.schema, piece_counts=count_labels(items, classes))
         if restored is not None and stage != "fit":
             warn_of_other_records(self.schema, restored)
 
@@ -288,7 +281,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         processes = getattr(self.trainer, "world_size", 1)
         run = getattr(self._module(), "examples_per_class", None)
         lengths, weighted = self.input_lengths(records), self.sampler == "weighted"
-        sampler = make_sampler(records, self.split_seed, self.batch_size, processes, weighted, lengths, run)
+        how = (self.batch_size, processes, weighted, lengths, run, self.batch_budget)
+        sampler = make_sampler(records, self.split_seed, *how)
         single = leaves_single(len(records), self.batch_size, processes)
         return self._loader((records, index), self.task, sampler, drop_last=single)
 
@@ -329,10 +323,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def _read_and_check(self, stage: Literal["fit", "predict"], read: Callable[[], list[Record]]) -> list[Record]:
         """Read records, leave out unusable ones as the user wishes, and say so."""
-        skipped = self._skipped[stage]
+        self._reading = skipped = self._skipped[stage]
         skipped.clear()
-        self._reading = skipped
-        # What is to be skipped must be known before.
         check = self.check_inputs if self.check_data or self.on_bad_file == "skip" else None
         return leave_out_unusable(read(), skipped, check)
 
@@ -368,15 +360,18 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             raise MisconfigurationException(f"`{type(self).__name__}` has not read its data. Call `setup` first.")
         worker, (records, index) = self._for_workers(), items
         augment = worker.augment_input if sampler is not None else None
-        dataset = RecordDataset(records, worker.load_input, self.schema.classes, task, augment, index)
+        made = (worker.load_input, self.schema.classes, task, augment, index, self.encode_target)
+        lengths: dict[str, Any] = {"lengths": self.input_lengths(records), "budget": self.batch_budget}
         return make_loader(
-            dataset.in_order(only, self.input_lengths(records)) if sampler is None else dataset,
+            RecordDataset(records, *made),
             sampler,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate=Collate(worker.collate_inputs),
             drop_last=drop_last,
             seed=self.split_seed,
+            only=only,
+            **lengths,
         )
 
     def _for_workers(self) -> BaseDataModule:
@@ -387,6 +382,16 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         worker._skipped = {"fit": [], "predict": []}
         worker._reading, worker._expanded, worker._facts = [], {}, {}
         return worker
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels are classes, and not texts."""
+        return self.task != "transcription"
+
+    @property
+    def restored(self) -> Schema | None:
+        """Schema of a checkpoint: given by hand, or brought by a module that was rebuilt from one."""
+        return self._given_schema or getattr(self._module(), "schema", None)
 
     @property
     def show_progress(self) -> bool:

@@ -47,12 +47,19 @@ class Division:
             "test": self.num_folds is not None or self.test_fraction > 0,
         }
 
-    def divide(self, records: Sequence[Record]) -> tuple[list[Record], list[Finding]]:
+    def divide(self, records: Sequence[Record], *, by_label: bool = True) -> tuple[list[Record], list[Finding]]:
         """Return the records with their splits, and what is to be said of a division by time.
+
+        Args:
+            records: In any order.
+            by_label: Give each split its share of every label; False where labels are texts, each of its own.
 
         Raises:
             DataError: If the splits that are there, or the times, do not allow it.
         """
+        if not by_label:
+            divided, said = self.divide([replace(record, label=None) for record in records])
+            return [replace(old, split=new.split) for old, new in zip(records, divided, strict=True)], said
         if self.given_splits == "ignore":
             records = [replace(record, split=None) for record in records]
         fractions: dict[str, Any] = {

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lightning_transfer.data.file_checks import check_files
 from lightning_transfer.data.tables import OnBadFile, Skipped
-from lightning_transfer.errors import DataError, listing
+from lightning_transfer.errors import DataError
 from lightning_transfer.types import Record
 
 __all__ = [
@@ -182,34 +181,7 @@ def check_images(
     Raises:
         DataError: With the count and the first few, or if no file at all can be used.
     """
-    # Decoding leaves Python's lock; more threads than cores only cost memory.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        reasons = pool.map(lambda record: _reason(record, check, facts), records)
-        if show_progress:
-            from tqdm.auto import tqdm  # type: ignore[import-untyped]  # the bar that Lightning uses
-
-            reasons = tqdm(reasons, total=len(records), desc="Checking images", leave=False)
-        found = list(reasons)
-    good = [record for record, reason in zip(records, found, strict=True) if not reason]
-    bad = [Skipped(record, found[i], i) for i, record in enumerate(records) if found[i]]
-    if bad and (on_bad_file == "error" or not good):
-        lines = listing((f"\n  {skip.record.id}: {skip.reason}" for skip in bad), 5)
-        raise DataError(
-            f"{len(bad)} of {len(records)} images cannot be used:{lines}\n"
-            + ("Mend or remove them, or set `on_bad_file: skip`." if good else "Check the root and the files.")
-        )
-    return good, bad
-
-
-def _reason(record: Record, check: Callable[[ImageSource], Any], facts: dict[str, Any] | None) -> str:
-    """Return why a picture cannot be used, or nothing."""
-    try:
-        found = check(record.input)
-    except DataError as error:
-        return str(error)
-    if facts is not None:
-        facts[record.id] = found
-    return ""
+    return check_files(records, check, "images", on_bad_file, facts=facts, show_progress=show_progress)
 
 
 def decode(image: Any, name: str) -> Pixels:  # noqa: ANN401 - PIL.Image.Image, imported on use

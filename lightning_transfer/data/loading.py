@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, WeightedRandomSampler
 
-from lightning_transfer.data.length_groups import group_by_length
+from lightning_transfer.data.length_groups import batches_in_order, group_by_length
 from lightning_transfer.types import Batch, Record, Task
 
 __all__ = [
+    "NO_TOKEN",
     "Collate",
     "EpochSampler",
     "RecordDataset",
@@ -26,6 +28,9 @@ __all__ = [
     "make_loader",
     "stack_inputs",
 ]
+
+NO_TOKEN = -100
+"""Behind the end of a target that is shorter than others of its batch: what torch's losses leave out."""
 
 PieceIndex = tuple[int, int, int]
 Item = tuple[Any, "Tensor | None", "int | PieceIndex"]
@@ -92,6 +97,7 @@ class RecordDataset(Dataset[Item]):
         task: Decides the form of the target; None for no target.
         augment: Called on training inputs with a generator seeded by the sampler.
         index: What each item says of its place, as `expand` returns it; None is its number.
+        encode: Turns a record into its target, where that is no class; None is `encode_label`.
     """
 
     def __init__(
@@ -102,17 +108,26 @@ class RecordDataset(Dataset[Item]):
         task: Task | None,
         augment: Callable[[Any, torch.Generator], Any] | None = None,
         index: Sequence[PieceIndex] | None = None,
+        encode: Callable[[Record], Tensor | None] | None = None,
     ) -> None:
         self.records = list(records)
         self._index = index
         self._load = load
         self._augment = augment
-        self._targets = [encode_label(record, classes, task) if task else None for record in self.records]
+        self._targets: list[Tensor | None] = [None] * len(self.records)
+        if task is not None:
+            target = encode or partial(encode_label, classes=classes, task=task)
+            self._targets = [target(record) for record in self.records]
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def in_order(self, only: Collection[int] | None, lengths: Sequence[int] | None) -> Dataset[Item]:
+    @property
+    def owners(self) -> list[int]:
+        """Position of the record that each item is of, or is a piece of."""
+        return list(range(len(self.records))) if self._index is None else [row[0] for row in self._index]
+
+    def in_order(self, only: Collection[int] | None, lengths: Sequence[float] | None) -> Dataset[Item]:
         """Return the items of some records, shortest first.
 
         Args:
@@ -121,12 +136,18 @@ class RecordDataset(Dataset[Item]):
         """
         if only is None and lengths is None:
             return self
-        owners = range(len(self.records)) if self._index is None else [row[0] for row in self._index]
-        places = [item for item, owner in enumerate(owners) if only is None or owner in only]
+        places = self.items_of(only)
         return Subset(self, places if lengths is None else sorted(places, key=lambda item: lengths[item]))
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Item:
-        """Return one item; the sampler of training adds a seed to the index."""
+    def items_of(self, only: Collection[int] | None) -> list[int]:
+        """Return the places of the items of some records, each with all its pieces; None takes all."""
+        return [item for item, owner in enumerate(self.owners) if only is None or owner in only]
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - an item, or a list of them
+        """Return one item; the sampler of training adds a seed to the index. A list of keys gives the items of each."""
+        return [self._item(one) for one in key] if isinstance(key, list) else self._item(key)
+
+    def _item(self, key: int | tuple[int, int]) -> Item:
         index, seed = key if isinstance(key, tuple) else (key, None)
         value = self._load(self.records[index])
         if self._augment is not None and seed is not None:
@@ -154,7 +175,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: int,
         weights: Tensor | None = None,
         *,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[float] | None = None,
         batch_size: int = 1,
     ) -> None:
         self._size = size
@@ -271,11 +292,11 @@ def stack_inputs(inputs: Sequence[Any]) -> Any:  # noqa: ANN401 - tensor or dict
     return torch.stack(list(inputs))
 
 
-def _pad(values: Sequence[Tensor]) -> Tensor:
+def _pad(values: Sequence[Tensor], fill: float = 0) -> Tensor:
     """Stack tensors of one shape, else pad their first axis."""
     if len({value.shape for value in values}) == 1:
         return torch.stack(list(values))
-    return pad_sequence(list(values), batch_first=True)
+    return pad_sequence(list(values), batch_first=True, padding_value=fill)
 
 
 class Collate:
@@ -288,16 +309,18 @@ class Collate:
     def __init__(self, collate_inputs: Callable[[Sequence[Any]], Any] = stack_inputs) -> None:
         self._collate_inputs = collate_inputs
 
-    def __call__(self, items: Sequence[Item]) -> Batch:
-        """Return the batch; its target is None unless every item has one."""
-        inputs, targets, indices = zip(*items, strict=True)
+    def __call__(self, items: Sequence[Item] | Sequence[list[Item]]) -> Batch:
+        """Return the batch; its target is None unless every item has one. One list of items is one batch as well."""
+        drawn: Any = items
+        rows: Sequence[Item] = drawn[0] if isinstance(drawn[0], list) else drawn
+        inputs, targets, indices = zip(*rows, strict=True)
         known = [target for target in targets if target is not None]
-        target = torch.stack(known) if len(known) == len(items) else None
+        target = _pad(known, NO_TOKEN) if len(known) == len(rows) else None
         return Batch(self._collate_inputs(inputs), target, torch.tensor(indices))
 
 
 def make_loader(
-    dataset: Dataset[Item],
+    dataset: RecordDataset,
     sampler: EpochSampler | None,
     *,
     batch_size: int,
@@ -305,28 +328,44 @@ def make_loader(
     collate: Collate,
     drop_last: bool,
     seed: int,
+    only: Collection[int] | None = None,
+    lengths: Sequence[float] | None = None,
+    budget: float | None = None,
 ) -> DataLoader[Batch]:
     """Return the loader of batches; with a sampler one that a resumed fit goes on with.
 
     Args:
         dataset: Of items.
-        sampler: Of a training split; None keeps the order.
+        sampler: Of a training split; None keeps the order, or takes the shortest first where there are lengths.
         batch_size: Items in a batch.
         num_workers: Processes; 0 loads in this one.
         collate: Makes the batches.
         drop_last: Leave out a smaller last batch.
         seed: Of the workers' random numbers.
+        only: Without a sampler: positions of the records that are wanted; None takes all.
+        lengths: Of each item.
+        budget: Most that a batch holds of them, padding included; the sampler then draws whole batches. None:
+            ``batch_size`` items.
     """
+    items: Dataset[Any] = dataset
+    drawn: Any = sampler
+    # Then the sampler draws whole batches, and the loader takes each as one item: so Lightning's distributed samplers
+    # hand out whole batches, and the loader's own lazy batch sampler keeps workers from drawing an epoch twice.
+    whole = lengths is not None and budget is not None
+    if sampler is None and lengths is not None and budget is not None:
+        drawn = batches_in_order(dataset.items_of(only), lengths, budget)
+    elif sampler is None:
+        items = dataset.in_order(only, lengths)
     kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
     return kind(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        items,
+        batch_size=1 if whole else batch_size,
+        sampler=drawn,
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        drop_last=drop_last,
+        drop_last=drop_last and not whole,
         # Each pass draws a seed for the workers; from the global state it would shift the dropout that follows.
         generator=torch.Generator().manual_seed(seed),
     )

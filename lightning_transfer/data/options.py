@@ -50,11 +50,13 @@ def check_options(
         raise ValueError(f"Expected `on_bad_file` error or skip, got `{on_bad_file}`.")
     if given_splits not in ("keep", "ignore"):
         raise ValueError(f"Expected `given_splits` keep or ignore, got `{given_splits}`.")
-    if task not in ("multiclass", "binary", "multilabel"):
-        raise ValueError(f"Expected `task` multiclass, binary or multilabel, got `{task}`.")
-    if sampler not in (None, "weighted") or (sampler and task == "multilabel"):
+    if task not in ("multiclass", "binary", "multilabel", "transcription"):
+        raise ValueError(f"Expected `task` multiclass, binary, multilabel or transcription, got `{task}`.")
+    if sampler not in (None, "weighted") or (sampler and task in ("multilabel", "transcription")):
         raise ValueError(f"`sampler` {sampler!r} does not fit the task `{task}`. Use null, or class weights.")
     if task == "multilabel" and classes is None:
         raise ValueError("`classes` is None. The task multilabel needs the names of its columns, in order.")
+    if classes is not None and task == "transcription":
+        raise ValueError(f"`classes` is {list(classes)}, and texts have none. Leave it out, or change `task`.")
     if classes is not None and len(set(classes)) < max(len(classes), 2):
         raise ValueError(f"Expected at least two different `classes`, got {list(classes)}.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_transfer.data.tables import Skipped, write_table
 from lightning_transfer.types import Calibration, Prediction, Record, Schema
 
-__all__ = ["prediction_columns", "write_predictions"]
+__all__ = ["insert_skipped", "prediction_columns", "write_predictions"]
 
 _FIRST = ("id", "path", "label", "group", "predicted")
 _LAST = ("score", "threshold", "decision", "nearest_path", "nearest_label", "nearest_distance", "reason")
@@ -75,11 +75,32 @@ def write_predictions(
                 prediction.reason or None,
             ]
         )
-    for skip in sorted(skipped, key=lambda item: len(rows) if item.position is None else item.position):
-        empty = [None] * (len(schema.classes) + 2)
-        row = [*_describe(skip.record), None, *empty, "unreadable", None, None, None, skip.reason]
-        rows.insert(len(rows) if skip.position is None else skip.position, row)
+    empty = [None] * (len(schema.classes) + 2)
+    insert_skipped(
+        rows,
+        skipped,
+        lambda skip: [*_describe(skip.record), None, *empty, "unreadable", None, None, None, skip.reason],
+    )
     return write_table(path, rows, prediction_columns(schema.classes), overwrite=overwrite)
+
+
+def insert_skipped(rows: list[Any], skipped: Sequence[Skipped], make: Callable[[Skipped], Any]) -> None:
+    """Put a row for each input that could not be read at its place among the others; those without a place go last.
+
+    Args:
+        rows: Of what could be read, in order; gets the others.
+        skipped: What could not.
+        make: Its row.
+
+    Example:
+        >>> rows = ["a", "c"]
+        >>> insert_skipped(rows, [Skipped(Record("b", None), "empty", 1)], lambda skip: skip.record.id)
+        >>> rows
+        ['a', 'b', 'c']
+    """
+    # By rising place, so that each comes to stand where it was: those before it are there already.
+    for skip in sorted(skipped, key=lambda item: float("inf") if item.position is None else item.position):
+        rows.insert(len(rows) if skip.position is None else skip.position, make(skip))
 
 
 def _describe(record: Record) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -14,7 +14,7 @@ from lightning_transfer.data.splits import fingerprint
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
-__all__ = ["ORIGINAL_LABEL", "POSITIVE_CLASS", "build_schema", "check_preprocessing", "count_labels"]
+__all__ = ["ORIGINAL_LABEL", "POSITIVE_CLASS", "Preprocessing", "build_schema", "check_preprocessing", "count_labels"]
 __all__ += ["as_read", "known_schema", "learnt_from_alone", "resolve_classes", "take_together", "warn_of_other_records"]
 
 POSITIVE_CLASS = "defect"
@@ -22,6 +22,14 @@ POSITIVE_CLASS = "defect"
 
 ORIGINAL_LABEL = "original_label"
 """Key of ``Record.meta`` under which the label stays that was taken together with others."""
+
+
+class Preprocessing(Protocol):
+    """What turns one input into tensors, and can say so in plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the full specification."""
+
 
 # Decides which files are refused, and changes no pixel of the others.
 _GUARDS = {"max_megapixels"}
@@ -201,7 +209,11 @@ def build_schema(
     return Schema(
         task=task,
         classes=classes,
-        counts={split: count_labels(rows, classes) for split, rows in by_split.items() if rows},
+        counts={
+            split: {"utterances": len(rows)} if task == "transcription" else count_labels(rows, classes)
+            for split, rows in by_split.items()
+            if rows
+        },
         negative_class=classes[0] if task == "binary" and classes else negative_class,
         num_groups={
             split: len({record.group for record in rows})

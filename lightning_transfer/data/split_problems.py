@@ -24,6 +24,7 @@ def find_split_problems(
     given: bool = False,
     enough: str | None = None,
     known: Collection[str] = (),
+    by_class: bool = True,
 ) -> list[Finding]:
     """Return what is wrong with the splits, each an error: a fit refuses them.
 
@@ -34,6 +35,7 @@ def find_split_problems(
         given: Whether the data brought the splits along; else no class may be of one group.
         enough: The one class that training needs, where a model learns from it alone; then ``classes`` does not count.
         known: Classes that the model has learnt before; training may lack them.
+        by_class: Whether labels are classes; texts must be there, and no more.
 
     Returns:
         ``group-overlap``, ``empty-split``, ``missing-label``, ``class-missing-in-train``, ``unknown-class``,
@@ -86,7 +88,7 @@ def find_split_problems(
                 "Label or remove them.",
             )
         )
-    if "train" in expected:
+    if "train" in expected and by_class:
         found = _label_problems(by_split, classes, known) if enough is None else _lacks(by_split["train"], enough)
         if found and given:
             hint = "These splits came with the data: `given_splits: ignore` divides all records anew."

@@ -153,6 +153,7 @@ def check_splits(
     given: bool = False,
     enough: str | None = None,
     known: Collection[str] = (),
+    by_class: bool = True,
 ) -> None:
     """Refuse splits that leak or that no model can learn from.
 
@@ -163,11 +164,14 @@ def check_splits(
         given: Whether the data brought the splits along; else no class may be of one group.
         enough: The one class that training needs, where a model learns from it alone; then ``classes`` does not count.
         known: Classes that the model has learnt before; training may lack them.
+        by_class: Whether labels are classes; texts must be there, and no more.
 
     Raises:
         DataError: Names every problem that `find_split_problems` finds; its ``findings`` hold them.
     """
-    problems = find_split_problems(records, expected=expected, classes=classes, given=given, enough=enough, known=known)
+    problems = find_split_problems(
+        records, expected=expected, classes=classes, given=given, enough=enough, known=known, by_class=by_class
+    )
     if problems:
         raise DataError("\n".join(f"{problem.message} {problem.advice}" for problem in problems), findings=problems)
 

@@ -52,10 +52,11 @@ class TextTable:
 
     CSV and JSON lines are UTF-8 with or without byte order mark, or UTF-16 with one. A line that is not UTF-8 is read
     as Windows-1252, line by line, as joined exports mix both. NUL characters are left out. ``mended`` counts both.
-    CSV cells are parted by the one of comma, semicolon and tab that the header has most of.
+    CSV cells are parted by the one of comma, semicolon and tab that the header has most of. Cells of ``.tsv`` are
+    parted by tabs and never quoted, as those of Common Voice: a quote is a letter there.
 
     Args:
-        file: Ends in ``.csv``, ``.jsonl``, ``.ndjson`` or ``.parquet``.
+        file: Ends in ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson``, ``.json`` (with lines of JSON) or ``.parquet``.
         delimiter: Between CSV cells, if it is not to be found out.
 
     Attributes:
@@ -83,11 +84,12 @@ class TextTable:
     @property
     def has_header(self) -> bool:
         """Whether all columns are known with the first row; lines of JSON name their own."""
-        return self.file.suffix.lower() in (".csv", ".parquet")
+        return self.file.suffix.lower() in (".csv", ".tsv", ".parquet")
 
     def __iter__(self) -> Iterator[Row]:
         """Read the rows; blank lines are none."""
         readers = {".csv": self._csv, ".jsonl": self._json, ".ndjson": self._json, ".parquet": self._parquet}
+        readers |= {".tsv": self._csv, ".json": self._json}
         read = readers.get(self.file.suffix.lower())
         if read is None:
             raise DataError(f"`{self.file}` is no table that can be read. Known endings: {', '.join(readers)}.")
@@ -108,7 +110,10 @@ class TextTable:
             with _open(self.file) as stream:
                 lines = self._lines(stream)
                 first = next(lines, "")
-                reader = csv.reader(_chain(first, lines), strict=True, delimiter=self.delimiter or _delimiter(first))
+                how: dict[str, Any] = {"delimiter": self.delimiter or _delimiter(first)}
+                if self.file.suffix.lower() == ".tsv":
+                    how = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+                reader = csv.reader(_chain(first, lines), strict=True, **how)
                 filled = (cells for cells in reader if cells)
                 self.columns.extend(name_columns(next(filled, []), self.file))
                 for place, cells in enumerate(filled):

@@ -39,11 +39,16 @@ from lightning_transfer.evaluation.routing_fit import fit_routing
 from lightning_transfer.evaluation.routing_metrics import RoutingResult, measure_routing
 from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
 from lightning_transfer.evaluation.routing_terminal import format_decisions, format_policy, format_routing
-from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs
+from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs, collect_transcripts
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import format_calibration, format_latency, format_slices, format_table
+from lightning_transfer.evaluation.transcription import RecogniserOutputs, evaluate_transcription
+from lightning_transfer.evaluation.transcription_result import TranscriptionResult
+from lightning_transfer.evaluation.transcription_terminal import format_transcription
+from lightning_transfer.evaluation.transcripts_file import write_transcripts
+from lightning_transfer.evaluation.transcripts_join import join_transcripts
 from lightning_transfer.metrics.routing_costs import check_costs
 
 __all__ = [
@@ -61,6 +66,7 @@ __all__ = [
     "Outputs",
     "Predictor",
     "ProbeScore",
+    "RecogniserOutputs",
     "Recommendation",
     "Reliability",
     "RoutingDecision",
@@ -73,16 +79,19 @@ __all__ = [
     "Suspect",
     "SuspectGroup",
     "TrainingExamples",
+    "TranscriptionResult",
     "calibrate_baseline",
     "check_costs",
     "check_labels",
     "collect_features",
     "collect_outputs",
+    "collect_transcripts",
     "compare_runs",
     "decide",
     "evaluate_classification",
     "evaluate_localisation",
     "evaluate_slices",
+    "evaluate_transcription",
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
@@ -99,6 +108,8 @@ __all__ = [
     "format_slices",
     "format_suspects",
     "format_table",
+    "format_transcription",
+    "join_transcripts",
     "knn_baseline",
     "label_indices",
     "linear_probe_baseline",
@@ -118,4 +129,5 @@ __all__ = [
     "write_confusion",
     "write_decisions",
     "write_suspects",
+    "write_transcripts",
 ]

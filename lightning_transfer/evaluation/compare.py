@@ -17,7 +17,7 @@ from lightning_transfer.evaluation.tested_runs import TestedRun, read_tested_run
 from lightning_transfer.metrics import Interval, Resamples
 from lightning_transfer.metrics.bootstrap import Float
 
-__all__ = ["ComparedRun", "RunComparison", "compare_runs", "format_comparison"]
+__all__ = ["ComparedRun", "RunComparison", "compare_runs", "format_comparison", "run_names"]
 
 COMPARED: tuple[str, ...] = (
     *("macro_f1", "accuracy", "balanced_accuracy", "auroc", "average_precision", "brier"),
@@ -105,7 +105,8 @@ def compare_runs(
 
     Runs that were tested on the same records are compared pair by pair: both are evaluated on the same draws of groups,
     so that what is hard for both cancels out. Else the draws are independent, the interval is wider, and a note says
-    so. Each further run is one more chance to look better by luck; a note says that too.
+    so. Runs that transcribe are compared on the utterances that all of them judged. Each further run is one more chance
+    to look better by luck; a note says that too.
 
     Args:
         folders: Run folders whose ``test`` is read, or folders of single tests; at least two.
@@ -124,8 +125,14 @@ def compare_runs(
     """
     if len(folders) < 2:
         raise TransferError(f"A comparison needs two runs or more, got {len(folders)}. Give their folders.")
+    from lightning_transfer.evaluation.compare_transcripts import compare_transcripts, transcripts_folder
+
+    spoken = [place for place in map(transcripts_folder, folders) if place is not None]
+    if len(spoken) == len(folders):
+        options = {"n_resamples": n_resamples, "seed": seed}
+        return compare_transcripts(spoken, folders, confidence=confidence, **options)
     tested = [read_tested_run(folder) for folder in folders]
-    names = _names(folders)
+    names = run_names(folders)
     for name, run in zip(names, tested, strict=True):
         _check_alike(names[0], tested[0], name, run)
     notes = _about_groups(names, tested)
@@ -190,7 +197,7 @@ def _amount(value: float | None) -> str:
     return "n/a" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def _names(folders: Sequence[str | Path]) -> list[str]:
+def run_names(folders: Sequence[str | Path]) -> list[str]:
     """Return the names of the folders, or their paths where names repeat."""
     paths = [Path(folder) for folder in folders]
     short = [path.resolve().name for path in paths]

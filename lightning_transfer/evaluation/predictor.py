@@ -17,6 +17,7 @@ from lightning_transfer.evaluation.neighbours import TrainingExamples
 from lightning_transfer.evaluation.predictions import predictions
 from lightning_transfer.evaluation.routing_decide import UNREADABLE, RoutingDecision, decide
 from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
+from lightning_transfer.evaluation.sounds import is_samples, open_sound, sound_features
 from lightning_transfer.evaluation.tiles import join_logits
 from lightning_transfer.types import BackboneCard, Batch, Calibration, Prediction, Record, Schema
 
@@ -58,7 +59,8 @@ class Predictor:
         ``unreadable`` and the reason.
 
         Args:
-            items: Records, or what the preprocessing reads: for images paths, PIL images or arrays. For texts strings,
+            items: Records, or what the preprocessing reads: for images paths, PIL images or arrays; for sound paths,
+                `AudioSegment` or pairs of samples and their rate, see `open_sound`. For texts strings,
                 or mappings with ``subject`` and ``body``; the text of a record is taken as it is, since those who read
                 tables clean it.
             batch_size: Items, or tiles, in one forward pass; memory grows with it, the result does not depend on it but
@@ -141,7 +143,10 @@ class Predictor:
         try:
             with torch.inference_mode():
                 if texts is not None:
-                    return self._run_texts(texts, batch_size, device)
+                    inputs = {place: self.preprocess(text) for place, text in enumerate(texts) if text}
+                    return self._run_padded(inputs, len(texts), batch_size, device)
+                if self.schema.preprocessing.get("kind") == "audio":
+                    return self._run_padded(self._sounds(items), len(items), batch_size, device)
                 if self.schema.preprocessing.get("tiling") is not None:
                     parts = [self._predict_tiles(self.preprocess(_input(item)), batch_size, device) for item in items]
                 else:
@@ -157,11 +162,17 @@ class Predictor:
         logits, features = (torch.cat(column) for column in zip(*parts, strict=True))
         return logits, features
 
-    def _run_texts(self, texts: Sequence[str], batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Run texts, shortest first, so that few batches are padded far; each row is put in its text's place."""
-        inputs = {place: self.preprocess(text) for place, text in enumerate(texts) if text}
-        order = sorted(inputs, key=lambda place: inputs[place]["input_ids"].numel())
-        logits, features = self._no_rows(len(texts))
+    def _sounds(self, items: Sequence[Any]) -> dict[int, Any]:
+        spec: Any = self.preprocess  # an AudioPreprocessing
+        sounds = [open_sound(item, place, spec.sampling_rate) for place, item in enumerate(items)]
+        return {place: sound_features(sound, spec) for place, sound in enumerate(sounds)}
+
+    def _run_padded(
+        self, inputs: Mapping[int, Mapping[str, Tensor]], count: int, batch_size: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Run items, shortest first, so that few batches are padded far; each row is put in its item's place."""
+        order = sorted(inputs, key=lambda place: next(iter(inputs[place].values())).numel())
+        logits, features = self._no_rows(count)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             batch = self.preprocess.collate([inputs[place] for place in places])  # type: ignore[attr-defined]
@@ -193,6 +204,8 @@ def load(
 ) -> Predictor:
     """Restore a finished run for prediction, from its checkpoint alone.
 
+    A run that transcribes gives a `Recogniser`, whose ``predict`` returns transcripts.
+
     Args:
         run_or_ckpt: A run's folder, whose ``model.ckpt`` is taken, or a checkpoint.
         device: Where to compute.
@@ -218,8 +231,12 @@ def load(
     if module.schema is None:
         raise CheckpointError(f"`{path}` holds no schema, so its classes are unknown. Train again.")
     preprocess = _preprocessing(module.schema, module.card, path)
-    calibration = module.calibration if max_false_reject_rate is None else module.calibration.at(max_false_reject_rate)
     module.to(device).eval()
+    if module.schema.preprocessing.get("kind") == "audio" and module.schema.task == "transcription":
+        from lightning_transfer.evaluation.recogniser import Recogniser
+
+        return Recogniser(module, module.schema, module.calibration, preprocess, path)
+    calibration = module.calibration if max_false_reject_rate is None else module.calibration.at(max_false_reject_rate)
     payload = checkpoint[CHECKPOINT_KEY]
     examples = TrainingExamples.from_payload(payload)
     routing = None if payload.get(ROUTING_KEY) is None else RoutingPolicy.from_dict(payload[ROUTING_KEY])
@@ -244,15 +261,18 @@ def _checkpoint_path(path: Path) -> Path:
 
 
 def _preprocessing(schema: Schema, card: BackboneCard, path: Path) -> Callable[[Any], Any]:
+    from lightning_transfer.data.audio_preprocessing import AudioPreprocessing
     from lightning_transfer.data.images import ImagePreprocessing
     from lightning_transfer.data.texts_tokens import TextPreprocessing
 
     kind = schema.preprocessing.get("kind")
-    if kind not in ("image", "text"):
+    if kind not in ("image", "text", "audio"):
         raise CheckpointError(
-            f"`{path}` has preprocessing of kind `{kind}`, and this version can rebuild `image` and `text`."
+            f"`{path}` has preprocessing of kind `{kind}`, and this version can rebuild `image`, `text` and `audio`."
         )
     try:
+        if kind == "audio":
+            return AudioPreprocessing.from_dict(schema.preprocessing, card)
         if kind == "text":
             return TextPreprocessing.from_dict(schema.preprocessing, card)
         spec = ImagePreprocessing.from_dict(schema.preprocessing)
@@ -265,7 +285,7 @@ def _preprocessing(schema: Schema, card: BackboneCard, path: Path) -> Callable[[
 
 def _check(items: Sequence[Any], batch_size: int) -> None:
     """Refuse a single item, and a batch of none."""
-    if isinstance(items, str | Path | Record | Mapping):
+    if isinstance(items, str | Path | Record | Mapping) or is_samples(items):
         raise TypeError(f"Expected a sequence of items, got one {type(items).__name__}. Write `predict([item])`.")
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1, got {batch_size}.")

@@ -17,7 +17,7 @@ from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, Task
 
-__all__ = ["ClassificationResult"]
+__all__ = ["ClassificationResult", "write_metrics"]
 
 
 @dataclass(frozen=True)
@@ -157,16 +157,25 @@ class ClassificationResult:
         }
 
     def write_json(self, path: str | Path) -> Path:
-        """Write `flat` as ``metrics.json``: whole or not at all, and never over an earlier one.
+        """Write `flat` as ``metrics.json``; see `write_metrics`."""
+        return write_metrics(path, self.flat())
 
-        Raises:
-            TransferError: If the file exists.
-        """
-        target = Path(path)
-        if target.exists():
-            raise TransferError(f"`{target}` exists and is not written over. Move it away, or choose another folder.")
-        write_json(target, self.flat())
-        return target
+
+def write_metrics(path: str | Path, flat: Mapping[str, Any]) -> Path:
+    """Write metrics as a JSON file: whole or not at all, and never over an earlier one.
+
+    Args:
+        path: Of the file.
+        flat: Name -> plain values.
+
+    Raises:
+        TransferError: If the file exists.
+    """
+    target = Path(path)
+    if target.exists():
+        raise TransferError(f"`{target}` exists and is not written over. Move it away, or choose another folder.")
+    write_json(target, flat)
+    return target
 
 
 def _slices(table: SliceTable | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.data import Skipped
+from lightning_transfer.data.predictions import insert_skipped
 from lightning_transfer.errors import DataError
 from lightning_transfer.evaluation.routing_decide import UNREADABLE, RoutingDecision
 from lightning_transfer.files import write_text
@@ -42,10 +43,12 @@ def write_decisions(
         if record.id != decision.id:
             raise ValueError(f"The decision of `{decision.id}` stands where that of `{record.id}` belongs.")
         rows.append(decision.to_dict(_label(record)))
-    # By rising place, so that each comes to stand where it was: those before it are there already.
-    for skip in sorted(skipped, key=lambda item: float("inf") if item.position is None else item.position):
+
+    def unreadable(skip: Skipped) -> Any:  # noqa: ANN401 - plain values
         nothing = RoutingDecision(skip.record.id, UNREADABLE, None, (), None, None, None, None, skip.reason)
-        rows.insert(len(rows) if skip.position is None else skip.position, nothing.to_dict(_label(skip.record)))
+        return nothing.to_dict(_label(skip.record))
+
+    insert_skipped(rows, skipped, unreadable)
     write_text(file, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     return file
 

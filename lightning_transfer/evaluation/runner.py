@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
@@ -14,15 +14,23 @@ from torch import Tensor, nn
 from lightning_transfer.data.loading import encode_label
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.tiles import join_tiles
+from lightning_transfer.speech import Transcript
 from lightning_transfer.types import Batch, ModelOutput, Record, Schema
 
-__all__ = ["Outputs", "collect_features", "collect_outputs"]
+__all__ = ["Outputs", "collect_features", "collect_outputs", "collect_transcripts"]
 
 _log = logging.getLogger(__name__)
 
 
+_Result = TypeVar("_Result")
+
+
 class _Predicts(Protocol):
     def predict_step(self, batch: Batch, batch_idx: int) -> ModelOutput: ...
+
+
+class _Transcribes(Protocol):
+    def transcribe(self, batch: Batch) -> list[Transcript]: ...
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,29 @@ def collect_features(
     return _collect(backbone, step, loader, device, show_progress, "Features")
 
 
+def collect_transcripts(
+    module: _Transcribes,
+    loader: Iterable[Batch],
+    device: torch.device | str | None = None,
+    show_progress: bool = True,
+) -> list[Transcript]:
+    """Run ``module.transcribe`` over a loader, as `collect_outputs` does; long records come in pieces.
+
+    Args:
+        module: Of speech.
+        loader: Yields `Batch`.
+        device: Where to compute; None stays where the module is.
+        show_progress: Whether to show a bar.
+
+    Raises:
+        TypeError: If ``module`` is no `torch.nn.Module`.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"Expected a module with `transcribe`, got {type(module).__name__}.")
+    heard = _run(module, lambda batch, _: module.transcribe(batch), loader, device, show_progress, "Transcribing")
+    return [item for batch in heard for item in batch]
+
+
 def _collect(
     module: nn.Module,
     step: Callable[[Batch, int], ModelOutput],
@@ -175,25 +206,40 @@ def _collect(
     show_progress: bool,
     description: str,
 ) -> Outputs:
+    def on_cpu(batch: Batch, position: int) -> ModelOutput:
+        return ModelOutput(*(_to_cpu(item) for item in step(batch, position)))
+
+    batches = _run(module, on_cpu, loader, device, show_progress, description)
+    return Outputs.from_batches(batches, getattr(module, "schema", None))
+
+
+def _run(
+    module: nn.Module,
+    step: Callable[[Batch, int], _Result],
+    loader: Iterable[Batch],
+    device: torch.device | str | None,
+    show_progress: bool,
+    description: str,
+) -> list[_Result]:
+    """Return what a step says of each batch, in eval mode and without gradients; device and modes are put back."""
     home = next((item.device for item in (*module.parameters(), *module.buffers())), torch.device("cpu"))
     place = home if device is None else torch.device(device)
     modes = {part: part.training for part in module.modules()}
-    batches: list[ModelOutput] = []
+    found: list[_Result] = []
     try:
         module.to(place)
         module.eval()
         total = len(loader) if isinstance(loader, Sized) else None
         with torch.inference_mode(), progress(description, total, show_progress) as bar:
             for position, batch in enumerate(loader):
-                output = step(move_data_to_device(batch, place), position)
-                batches.append(ModelOutput(*(_to_cpu(item) for item in output)))
+                found.append(step(move_data_to_device(batch, place), position))
                 bar.update(1)
     finally:
         module.to(home)
         for part, training in modes.items():
             # Not by `.train()`: frozen parts refuse it, and each part had a mode of its own.
             part.training = training
-    return Outputs.from_batches(batches, getattr(module, "schema", None))
+    return found
 
 
 def _to_cpu(item: Tensor | None) -> Any:  # noqa: ANN401 - None stays None, in the one field that may be

@@ -85,6 +85,8 @@ def random_twin(module: TransferModule, learning_rate: float) -> TransferModule:
     """
     arguments = {**module.rebuild_arguments(), "weights": "random", "card": module.card.to_dict()}
     arguments.pop("lora", None)  # adapters would keep the random weights frozen
+    if "feature_encoder" in arguments:
+        arguments["feature_encoder"] = "open"  # of speech: what is frozen as pretrained would stay random
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=_WEIGHT_DECAY)
     twin = type(module)(**arguments, optimizer=optimizer)
     if module.schema is not None:

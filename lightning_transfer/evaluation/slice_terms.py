@@ -31,7 +31,8 @@ class SliceTerms:
         names: The metrics in order, the headline first.
         shares: Those that are a share of their records.
         ranking: Score ``(N,)`` to rank by, and who is positive ``(N,)``; None without a negative class.
-        classes: Which classes each record has, ``(N, C)``.
+        classes: Which classes each record has, ``(N, C)``; of width 0 where there are none.
+        higher_is_worse: Whether the headline counts errors.
     """
 
     values: _Float
@@ -42,6 +43,7 @@ class SliceTerms:
     classes: NDArray[np.bool_]
     names: tuple[str, ...]
     shares: frozenset[str]
+    higher_is_worse: bool = False
 
     def classes_of(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which classes the records of a mask ``(N,)`` have, ``(C,)``."""
@@ -50,9 +52,12 @@ class SliceTerms:
     def among(self, sums: _Float, classes: NDArray[np.bool_]) -> _Float:
         """Return the macro-F1 ``(B,)`` over these classes alone ``(C,)``, of sums ``(B, K)``.
 
-        So that a slice that lacks a class is compared with the rest by the classes that it has.
+        So that a slice that lacks a class is compared with the rest by the classes that it has. Without classes it is
+        the headline.
         """
         num = len(classes)
+        if not num:
+            return self.read(sums)[self.names[0]]
         hits, target, preds = (sums[:, start * num : (start + 1) * num] for start in range(3))
         return metrics.macro_f1(ClassCounts(hits, np.where(classes, target, 0.0), preds))
 

@@ -20,7 +20,7 @@ from lightning_transfer.evaluation.slice_terms import SliceTerms, slice_terms
 from lightning_transfer.metrics import Interval, Resamples
 from lightning_transfer.types import Calibration, Record, Schema
 
-__all__ = ["MIN_GROUPS", "MIN_RECORDS", "Slice", "SliceTable", "evaluate_slices"]
+__all__ = ["MIN_GROUPS", "MIN_RECORDS", "Slice", "SliceTable", "evaluate_slices", "slice_records"]
 
 _Float = NDArray[np.float64]
 
@@ -81,12 +81,14 @@ class SliceTable:
         slices: Column by column, the worst first within each.
         left_out: Column -> why it made no slices.
         note: How to read the table.
+        higher_is_worse: Whether the headline counts errors.
     """
 
     headline: str
     slices: tuple[Slice, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    higher_is_worse: bool = False
 
     @property
     def worst(self) -> tuple[Slice, ...]:
@@ -96,7 +98,7 @@ class SliceTable:
 
     def _badness(self, item: Slice) -> tuple[bool, float]:
         value = item.metrics[self.headline].value
-        return value is None, 0.0 if value is None else value
+        return value is None, 0.0 if value is None else (-value if self.higher_is_worse else value)
 
 
 def evaluate_slices(
@@ -150,14 +152,55 @@ def evaluate_slices(
     labelled = [records[place] for place in places.tolist()]
     if not labelled or not columns:
         return SliceTable(headline)
-    found, left_out = find_columns(labelled, schema, None if columns == "all" else columns)
+    terms = slice_terms(outputs.logits.double().numpy()[known], target[known], schema, calibration, headline)
+    return slice_records(
+        labelled,
+        terms,
+        schema,
+        columns=columns,
+        n_resamples=n_resamples,
+        confidence=confidence,
+        seed=seed,
+        max_slices=max_slices,
+        show_progress=show_progress,
+    )
+
+
+def slice_records(
+    records: Sequence[Record],
+    terms: SliceTerms,
+    schema: Schema,
+    *,
+    columns: Sequence[str] | Literal["all"] = "all",
+    max_slices: int = 50,
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> SliceTable:
+    """Return what metrics of any kind say of each slice of the records; see `evaluate_slices`.
+
+    Args:
+        records: All of them are judged.
+        terms: What each of them adds to the metrics.
+        schema: Tells images from texts.
+        columns: As `evaluate_slices`.
+        max_slices: As `evaluate_slices`.
+        n_resamples: As `evaluate_slices`.
+        confidence: As `evaluate_slices`.
+        seed: As `evaluate_slices`.
+        show_progress: As `evaluate_slices`.
+    """
+    headline, worse = terms.names[0], terms.higher_is_worse
+    if not columns:
+        return SliceTable(headline, higher_is_worse=worse)
+    found, left_out = find_columns(records, schema, None if columns == "all" else columns)
     masks = _masks(found, left_out, max_slices)
     if not masks:
-        return SliceTable(headline, (), left_out)
-    codes = metrics.group_codes([record.group for record in labelled])
-    terms = slice_terms(outputs.logits.double().numpy()[known], target[known], schema, calibration, headline)
+        return SliceTable(headline, (), left_out, higher_is_worse=worse)
+    codes = metrics.group_codes([record.group for record in records])
     parts = [_Part.of(terms, codes, mask) for mask in masks.values()]
-    whole = _Part.of(terms, codes, np.ones(len(labelled), dtype=bool))
+    whole = _Part.of(terms, codes, np.ones(len(records), dtype=bool))
 
     ranked = SliceAuroc(*terms.ranking, list(masks.values())) if headline == "auroc" and terms.ranking else None
 
@@ -187,7 +230,8 @@ def evaluate_slices(
         for place, (key, part) in enumerate(zip(masks, parts, strict=True))
     ]
     chosen = _standing_out(drawn, slices)
-    table = SliceTable(headline, tuple(replace(item, stands_out=out) for item, out in zip(slices, chosen, strict=True)))
+    marked = tuple(replace(item, stands_out=out) for item, out in zip(slices, chosen, strict=True))
+    table = SliceTable(headline, marked, higher_is_worse=worse)
     order = list(found)
     ordered = sorted(table.slices, key=lambda item: (order.index(item.column), table._badness(item)))
     return replace(table, slices=tuple(ordered), left_out=left_out, note=_note(ordered, headline))
@@ -276,6 +320,11 @@ def _standing_out(drawn: Resamples, slices: Sequence[Slice]) -> list[bool]:
 
 def _note(slices: Sequence[Slice], headline: str) -> str:
     small = sum(item.small for item in slices)
+    if small == len(slices):
+        return (
+            f"All {small} slices have fewer than {MIN_RECORDS} records or {MIN_GROUPS} groups: their intervals are too "
+            "narrow, and none of them can be said to stand out."
+        )
     text = (
         f"Of {len(slices)} slices the worst looks bad by chance too. Those that stand out differ from the rest by more "
         f"in {headline} than the largest of {len(slices) - small} differences does by chance in 95% of the draws."

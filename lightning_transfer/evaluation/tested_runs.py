@@ -17,7 +17,7 @@ from lightning_transfer.evaluation.scores import decision_score, negative_index
 from lightning_transfer.metrics import probabilities
 from lightning_transfer.types import Calibration, Schema
 
-__all__ = ["TestedRun", "read_tested_run"]
+__all__ = ["TestedRun", "read_facts", "read_tested_run"]
 
 _PREDICTIONS = "predictions.csv"
 # Probabilities are written with six digits: a zero there is less than half of the last one.
@@ -88,7 +88,7 @@ def read_tested_run(folder: str | Path) -> TestedRun:
         logits=logits,
         calibration=_calibration(usable, logits, schema),
         num_left_out=len(rows) - len(usable),
-        facts=_facts(place),
+        facts=read_facts(place),
     )
 
 
@@ -176,7 +176,12 @@ def _between(score: NDArray[np.float64], called: NDArray[np.bool_]) -> float:
     return float((score[~called].max() + score[called].min()) / 2.0)
 
 
-def _facts(place: Path) -> dict[str, float]:
+def read_facts(place: Path) -> dict[str, float]:
+    """Return what a tested run costs, as far as it was measured; see `TestedRun`.
+
+    Args:
+        place: Folder of the test.
+    """
     evaluation, fit = _json(place / "evaluation.json"), _json(place.parent / "metrics.json")
     latency = evaluation.get("latency") or {}
     found = {

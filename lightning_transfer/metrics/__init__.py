@@ -1,4 +1,4 @@
-"""Metrics as pure functions: intervals, classification, thresholds, calibration, forgetting, cost."""
+"""Metrics as pure functions: intervals, classification, thresholds, calibration, forgetting, cost, word errors."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ from lightning_transfer.metrics.classification import (
     weighted_mean,
 )
 from lightning_transfer.metrics.cost import TrainingMemory, saved_activation_bytes, trainable_memory
+
+# Before the function of the same name, which a later import of the file would hide.
+from lightning_transfer.metrics.error_rate import ErrorRate
 from lightning_transfer.metrics.forgetting import (
     agreement,
     cosine_distance,
@@ -80,10 +83,24 @@ from lightning_transfer.metrics.threshold import (
     threshold_expected_f1,
     threshold_max_f1,
 )
+from lightning_transfer.metrics.word_errors import (
+    AlignedPart,
+    ErrorCounts,
+    KeywordCounts,
+    align,
+    character_errors,
+    error_rate,
+    keyword_counts,
+    word_errors,
+)
 
 __all__ = [
+    "AlignedPart",
     "ClassCounts",
+    "ErrorCounts",
+    "ErrorRate",
     "Interval",
+    "KeywordCounts",
     "PixelCounts",
     "PrecisionThreshold",
     "Resamples",
@@ -92,12 +109,14 @@ __all__ = [
     "TrainingMemory",
     "accuracy",
     "agreement",
+    "align",
     "aurc",
     "auroc",
     "average_precision",
     "balanced_accuracy",
     "brier_terms",
     "calibration_error",
+    "character_errors",
     "cka_statistic",
     "class_counts",
     "cluster_bootstrap",
@@ -107,11 +126,13 @@ __all__ = [
     "coverage_at_precision",
     "effective_number",
     "energy_score",
+    "error_rate",
     "fit_operating_points",
     "fit_precision_threshold",
     "fit_temperature",
     "foreign_accepted_at_recall",
     "group_codes",
+    "keyword_counts",
     "kl_divergence",
     "knn_predictions",
     "knn_score",
@@ -148,4 +169,5 @@ __all__ = [
     "unbiased_cka",
     "unbiased_hsic",
     "weighted_mean",
+    "word_errors",
 ]

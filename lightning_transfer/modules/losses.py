@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["balanced_class_weights", "binary_loss", "log_prior", "multiclass_loss", "supervised_contrastive_loss"]
+__all__ = ["balanced_class_weights", "binary_loss", "ctc_loss", "log_prior", "multiclass_loss", "next_token_loss"]
+__all__ += ["supervised_contrastive_loss"]
 
 
 def multiclass_loss(
@@ -118,6 +119,60 @@ def supervised_contrastive_loss(features: Tensor, target: Tensor, temperature: f
     each = -logs.sum(dim=1) / count.clamp_min(1)
     has = (count > 0).to(each.dtype)
     return (each * has).sum() / has.sum().clamp_min(1.0)
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, target: Tensor, *, blank: int = 0) -> tuple[Tensor, Tensor]:
+    """Connectionist temporal classification (Graves et al. 2006), in float32 whatever the logits are.
+
+    The mean is torch's and transformers' (``ctc_loss_reduction="mean"``): each item's loss over its number of tokens,
+    then the mean over items. An item with fewer frames than its text needs has an infinite loss; it counts as zero, and
+    is told of.
+
+    Args:
+        logits: ``(N, T, V)``, unnormalised.
+        lengths: Frames of each item, ``(N,)``.
+        target: Tokens, padded with -100, ``(N, L)``.
+        blank: The token that separates others.
+
+    Returns:
+        The loss as a scalar, and which items have too few frames, ``(N,)``.
+
+    Example:
+        >>> logits = torch.tensor([[[0.0, 9.0], [9.0, 0.0], [0.0, 9.0]]])
+        >>> loss, too_short = ctc_loss(logits, torch.tensor([3]), torch.tensor([[1, 1]]))
+        >>> round(loss.item(), 4), too_short.tolist()
+        (0.0002, [False])
+        >>> ctc_loss(logits, torch.tensor([2]), torch.tensor([[1, 1]]))
+        (tensor(0.), tensor([True]))
+    """
+    real = target >= 0
+    counts = real.sum(dim=1)
+    repeats = ((target[:, 1:] == target[:, :-1]) & real[:, 1:]).sum(dim=1)
+    too_short = lengths < counts + repeats
+    # Autocast would have the logarithms in float32, but not what led to them; cuDNN has rules of its own for lengths.
+    with torch.autocast(logits.device.type, enabled=False), torch.backends.cudnn.flags(enabled=False):
+        logs = F.log_softmax(logits.float(), dim=-1).transpose(0, 1)
+        loss = F.ctc_loss(logs, target[real], lengths, counts, blank=blank, reduction="mean", zero_infinity=True)
+    return loss, too_short
+
+
+def next_token_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the tokens of texts, in float32, as the mean over all tokens.
+
+    Args:
+        logits: ``(N, L, V)``, unnormalised.
+        target: ``(N, L)``, -100 where nothing is to be learnt.
+
+    Returns:
+        A scalar; zero, with a gradient of zero, where there is no token at all.
+
+    Example:
+        >>> next_token_loss(torch.zeros(1, 2, 4), torch.tensor([[3, -100]])).item()
+        1.386294...
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        each = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum")
+        return each / (target != -100).sum().clamp_min(1)
 
 
 def balanced_class_weights(counts: Sequence[int]) -> Tensor:

@@ -16,7 +16,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lightning_transfer.backbones import LoraOptions, add_lora, licence_notice, load_backbone, load_source_head
+from lightning_transfer.backbones import (
+    LoraOptions,
+    add_lora,
+    licence_notice,
+    load_backbone,
+    load_seq2seq,
+    load_source_head,
+)
 from lightning_transfer.data.schema import check_preprocessing
 from lightning_transfer.errors import CheckpointError, listing
 from lightning_transfer.modules.expanded_head import ExpandedHead
@@ -70,6 +77,8 @@ class TransferModule(pl.LightningModule):
     learns_from: Literal["all", "negative", "descriptions"] = "all"
     """``negative``: the negative class alone is enough to train; the data then take all other classes together.
     ``descriptions``: those of the classes are, and no record trains."""
+    form: Literal["pooled", "frames", "seq2seq"] = "pooled"
+    """What the backbone returns: a vector an item; of sound features in time, or the logits of a text's tokens."""
     examples_per_class: int | None = None
     """How many examples of one class a training batch holds together, with several classes in it; None: no rule."""
 
@@ -91,12 +100,23 @@ class TransferModule(pl.LightningModule):
         if not 0.0 <= head_dropout < 1.0:
             raise ValueError(f"Expected `head_dropout` in [0, 1), got {head_dropout}. Use 0.0 for no dropout.")
         given = BackboneCard.from_dict(card) if isinstance(card, Mapping) else card
-        self.backbone, self.card = load_backbone(backbone, weights=weights, card=given)
+        self.backbone: nn.Module
+        if self.form == "seq2seq":
+            self.backbone, self.card = load_seq2seq(backbone, weights=weights, card=given)
+        else:
+            frames = self.form == "frames"
+            self.backbone, self.card = load_backbone(backbone, weights=weights, card=given, frames=frames)
         self.lora = LoraOptions.of(lora)  # a checkpoint holds plain values
         if self.lora is not None:
             add_lora(self.backbone, self.lora)
         self.source_head: nn.Module | None = None
         if keep_source_head:
+            if self.card.modality == "audio" and self.form != "frames":
+                raise MisconfigurationException(
+                    f"`keep_source_head`: the head of `{self.card.name}` maps frames, and `{type(self).__name__}` sees "
+                    "their mean alone. Measure forgetting by representation, without it, or recognise speech: "
+                    "`CTCModule`."
+                )
             self.source_head = load_source_head(backbone, weights=weights, card=given)
             # In train mode, in which a linear layer does the same: Lightning warns of modules that are not.
             self.source_head.requires_grad_(False).train()

@@ -35,6 +35,7 @@ class Line:
         dashed: For what is a reference.
         joined: Whether the points are joined by a line.
         sizes: Records of each point, which its dot shows; empty where all count alike.
+        texts: What each point says under the pointer; empty: its numbers.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Line:
     dashed: bool = False
     joined: bool = True
     sizes: Sequence[int] = ()
+    texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,8 @@ def _dots(
     if not line.dots and len(points) > 1:
         return []
     texts = [f"{line.name}: {number(y)} at {number(x)}" for x, y in points]
+    if len(line.texts) == len(points):
+        texts = list(line.texts)
     if len(line.sizes) != len(points):
         return [(*place, 3.2, text) for place, text in zip(places, texts, strict=True)]
     # By area, so that ten times the records look like ten times as much; the smallest can still be hit.

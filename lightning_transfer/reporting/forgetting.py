@@ -19,7 +19,8 @@ class Forgetting:
     """What was measured of the old task.
 
     Attributes:
-        sources: Name of the old task -> ``before``, ``after`` and ``chance`` of its accuracy.
+        sources: Name of the old task -> ``before``, ``after`` and ``chance`` of its accuracy; of a word error rate,
+            whose name ends with ``wer``, ``before``, ``after`` and their paired ``change``.
         readings: Logged name -> (epochs done, value), in order: ``forgetting_*`` and ``drift_*``, positive is worse.
         frozen: Whether no part of the backbone ever trained, so that nothing could be forgotten.
     """
@@ -35,7 +36,8 @@ class Forgetting:
         for name, before in run.fit.items():
             if name.startswith("source_") and name.endswith("_before") and isinstance(before, Mapping):
                 old = name.removesuffix("_before")
-                parts = {part: run.fit.get(f"{old}_{part}") or {} for part in ("before", "after", "chance")}
+                names = ("before", "after", "change" if old.endswith("_wer") else "chance")
+                parts = {part: run.fit.get(f"{old}_{part}") or {} for part in names}
                 sources[old.replace("_", " ")] = parts
         each = steps_per_epoch(run)
         readings: dict[str, list[tuple[float, float]]] = {}

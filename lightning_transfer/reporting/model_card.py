@@ -9,18 +9,19 @@ from typing import Any
 
 from lightning_transfer.files import write_text
 from lightning_transfer.reporting.forgetting import Forgetting
-from lightning_transfer.reporting.numbers import count
+from lightning_transfer.reporting.numbers import count, usable
 from lightning_transfer.reporting.page import render
 from lightning_transfer.reporting.routing import routing_lines
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
-from lightning_transfer.reporting.verdict import FEW_GROUPS, Verdict, verdict
+from lightning_transfer.reporting.speech_verdict import verdict_of
+from lightning_transfer.reporting.verdict import FEW_GROUPS, Verdict
 
 __all__ = ["model_card", "write_model_card"]
 
 _WHAT = {"image": "images", "text": "texts", "audio": "recordings"}
 _EXAMPLE = {"text": "the text of a ticket"}
-_OTHERS = {"text": "sources, languages or topics"}
+_OTHERS = {"text": "sources, languages or topics", "transcription": "speakers, accents, microphones or telephone lines"}
 
 
 def write_model_card(folder: str | Path) -> Path:
@@ -33,9 +34,10 @@ def write_model_card(folder: str | Path) -> Path:
     """
     run = RunFiles.read(folder)
     scores, forgetting = Scores.read(run), Forgetting.read(run)
-    found = verdict(scores, forgetting, command=run.command, num_tests=run.num_tests)
+    found = verdict_of(run, scores, forgetting)
     path = run.folder / "model_card.md"
-    write_text(path, render("model_card.md.j2", {"card": model_card(run, scores, found)}))
+    template = "speech_model_card.md.j2" if run.task == "transcription" else "model_card.md.j2"
+    write_text(path, render(template, {"card": model_card(run, scores, found)}))
     return path
 
 
@@ -51,6 +53,7 @@ def model_card(run: RunFiles, scores: Scores | None, found: Verdict) -> dict[str
     classes = list(run.data.get("classes") or ())
     what = _WHAT.get(run.modality, "records")
     counts = run.data.get("counts") or {}
+    speech = _speech(run, scores) if run.task == "transcription" else {}
     return {
         "name": run.name,
         "time": run.environment.get("time"),
@@ -78,6 +81,34 @@ def model_card(run: RunFiles, scores: Scores | None, found: Verdict) -> dict[str
         "headline": None if scores is None else scores.headline,
         "sentences": list(found.sentences),
         "limits": list(_limits(run, scores, found)),
+        **speech,
+    }
+
+
+def _speech(run: RunFiles, scores: Scores | None) -> dict[str, Any]:
+    """Return what is other on the card of a recogniser."""
+    preprocessing = run.data.get("preprocessing") or {}
+    hours = {split: usable(own.get("seconds")) for split, own in (run.data.get("speech") or {}).items()}
+    counts, groups = run.data.get("counts") or {}, run.data.get("num_groups") or {}
+    tokens = [str(name) for name in run.data.get("classes") or ()]
+    shown = ("wer", "cer", "wer_raw", "keyword_recall", "sentence_error_rate", "real_time_factor")
+    return {
+        "template": "speech_card",
+        "use": "Write down what is said in recordings of the kind that it was trained on.",
+        "classes": [],
+        "alphabet": tokens,
+        "example": "path/to/a/recording.wav",
+        "splits": [
+            {"split": split, "n": sum(own.values()), "seconds": hours.get(split), "num_groups": groups.get(split)}
+            for split, own in counts.items()
+        ],
+        "train_counts": {},
+        "rate": preprocessing.get("sampling_rate"),
+        "normaliser": preprocessing.get("normaliser"),
+        "scoring_normaliser": run.evaluation.get("normaliser") or preprocessing.get("scoring_normaliser"),
+        "metrics": []
+        if scores is None
+        else [{"name": name, **scores.metrics[name]} for name in shown if name in scores.metrics],
     }
 
 
@@ -97,13 +128,16 @@ def _limits(run: RunFiles, scores: Scores | None, found: Verdict) -> Iterator[st
     """Yield what the numbers do not say."""
     train = (run.data.get("counts") or {}).get("train") or {}
     if train:
-        others = _OTHERS.get(run.modality, "sources, sensors or classes")
-        yield f"Trained on {count(sum(train.values()))} records; other {others} were not tried."
+        others = _OTHERS.get(run.task, _OTHERS.get(run.modality, "sources, sensors or classes"))
+        unit = "utterances" if run.task == "transcription" else "records"
+        yield f"Trained on {count(sum(train.values()))} {unit}; other {others} were not tried."
     groups = (run.data.get("num_groups") or {}).get("train")
     if groups and groups < FEW_GROUPS:
-        yield f"The training records come from {groups} groups only."
+        unit = "speakers" if run.task == "transcription" else "groups"
+        yield f"The training records come from {groups} {unit} only."
     if run.data and not run.data.get("num_groups"):
-        whole = "one customer or thread" if run.modality == "text" else "one part"
+        wholes = {"text": "one customer or thread", "transcription": "one speaker"}
+        whole = wholes.get(run.task, wholes.get(run.modality, "one part"))
         yield f"Groups are unknown, so records of {whole} may be on both sides of the split."
     if scores is None:
         yield "Not tested yet."

@@ -15,6 +15,7 @@ BASELINES = {
     "knn": "neighbours, frozen backbone",
     "linear_probe": "linear probe, frozen backbone",
     "scratch": "from scratch",
+    "pretrained": "before adapting",
 }
 """What a reader should read for the name of a baseline."""
 
@@ -42,8 +43,29 @@ _LABELS = {
     "pro": "PRO",
     "wer": "WER",
     "cer": "CER",
+    "wer_raw": "WER, texts as they are",
+    "cer_raw": "CER, texts as they are",
+    "substitution_rate": "substitutions",
+    "insertion_rate": "insertions",
+    "deletion_rate": "deletions",
+    "sentence_error_rate": "utterances with an error",
+    "keyword_recall": "keyword recall",
+    "blank_share": "utterances with nothing heard",
+    "val_blank_share": "validation share of blanks",
+    "real_time_factor": "real-time factor",
+    "wer_of_pretrained": "WER before adapting",
+    "source_wer_before": "general WER before",
+    "source_wer_after": "general WER after",
+    "wer_worst_speaker": "WER of the worst speaker",
+    "wer_worst_slice": "WER of the worst slice",
 }
-_LOWER = frozenset({"brier", "cer", "ece", "escape_rate", "false_reject_rate", "log_loss", "routing_aurc", "wer"})
+_LOWER = frozenset(
+    {
+        *("brier", "cer", "ece", "escape_rate", "false_reject_rate", "log_loss", "routing_aurc", "wer"),
+        *("wer_raw", "cer_raw", "substitution_rate", "insertion_rate", "deletion_rate", "sentence_error_rate"),
+        *("blank_share", "real_time_factor"),
+    }
+)
 
 
 def usable(value: object) -> float | None:

@@ -103,6 +103,7 @@ def _environment(markdown: bool) -> Environment:
         }
     )
     environment.globals["style"] = _TEMPLATES.joinpath("style.css").read_text(encoding="utf-8")
+    environment.globals["speech_style"] = _TEMPLATES.joinpath("speech.css").read_text(encoding="utf-8")
     return environment
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 from lightning_transfer.files import write_json
 from lightning_transfer.reporting import classes, pictures, routing, scoring, training
+from lightning_transfer.reporting.alignments import sounds
+from lightning_transfer.reporting.charts import Chart
 from lightning_transfer.reporting.forgetting import Forgetting
 from lightning_transfer.reporting.model_card import model_card, write_model_card
 from lightning_transfer.reporting.page import STRANGE, render_part, write_page
+from lightning_transfer.reporting.retention import retention_charts, sweep_section
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
-from lightning_transfer.reporting.verdict import verdict
+from lightning_transfer.reporting.speech_report import SPEECH_TITLES, speech_forgetting_charts, speech_makers
+from lightning_transfer.reporting.speech_verdict import verdict_of
 from lightning_transfer.reporting.worst_errors import KINDS, DataFiles, WorstError, worst_errors
 
 __all__ = ["build_report", "write_report"]
@@ -39,7 +43,9 @@ _TITLES = {
 }
 
 
-def write_report(folder: str | Path, *, data_root: str | Path | None = None, grad_cam: bool = True) -> Path:
+def write_report(
+    folder: str | Path, *, data_root: str | Path | None = None, grad_cam: bool = True, audio: bool = False
+) -> Path:
     """Write ``report.html``, ``report.json`` and ``model_card.md`` into a run's folder.
 
     Reads the files of the folder, ``model.ckpt`` for Grad-CAM, and of the data the pictures of the worst errors, which
@@ -50,6 +56,8 @@ def write_report(folder: str | Path, *, data_root: str | Path | None = None, gra
         folder: Of the run.
         data_root: Where the data are now, if they moved.
         grad_cam: Whether to show where in a picture the evidence was; takes the model and a few seconds.
+        audio: Whether to embed the sound of the worst utterances, of a run of speech recognition: up to 3 MB, of people
+            who may not want to be heard by all who get the page.
 
     Returns:
         The path of ``report.html``.
@@ -61,8 +69,10 @@ def write_report(folder: str | Path, *, data_root: str | Path | None = None, gra
     report = build_report(run)
     write_json(run.folder / "report.json", report)
     values = {"report": report, **_drawings(run), **_pictures(run, data_root, grad_cam)}
+    if run.task == "transcription":
+        values |= {"speech": True, **_sounds(run, data_root, audio)}
     bodies = {
-        name: render_part(f"sections/{name}.html.j2", {"section": section, **values})
+        name: render_part(f"sections/{section.get('template', name)}.html.j2", {"section": section, **values})
         for name, section in report["sections"].items()
     }
     path = write_page(run.folder / "report.html", "report.html.j2", {**values, "bodies": bodies})
@@ -74,13 +84,35 @@ def build_report(run: RunFiles) -> dict[str, Any]:
     """Return all that the page says, as plain values: what ``report.json`` holds."""
     scores = _or_none(lambda: Scores.read(run))
     forgetting = _or_none(lambda: Forgetting.read(run)) or Forgetting()
-    found = verdict(scores, forgetting, command=run.command, num_tests=run.num_tests)
+    found = verdict_of(run, scores, forgetting)
+    if run.task == "transcription":
+        titles, makers = SPEECH_TITLES, speech_makers(run, scores, forgetting)
+    else:
+        titles, makers = _TITLES, _makers(run, scores, forgetting)
+    makers["card"] = lambda: {"missing": "", **model_card(run, scores, found)}
+    return {
+        "run": run.name,
+        "command": run.command,
+        "time": run.environment.get("time"),
+        "test": None if run.test is None else run.test.name,
+        "num_tests": run.num_tests,
+        "modality": run.modality,
+        "problems": list(run.problems),
+        "verdict": {"sentences": list(found.sentences), "notes": list(found.notes), "tone": found.tone},
+        "sections": {
+            name: _section(titles[name], make) for name, make in makers.items() if name not in _not_here(run, scores)
+        },
+    }
+
+
+def _makers(run: RunFiles, scores: Scores | None, forgetting: Forgetting) -> dict[str, Callable[[], Section]]:
+    """Return what makes each section of a classifier's page but the model card."""
     hint = f"Not measured: run `{run.command} test RUN`."
 
     def tested(make: Callable[[Scores], Section]) -> Callable[[], Section]:
         return lambda: {"missing": hint} if scores is None else make(scores)
 
-    makers: dict[str, Callable[[], Section]] = {
+    return {
         "data": lambda: training.data_section(run),
         "plan": lambda: training.plan_section(run),
         "curves": lambda: {"missing": "" if run.curves else "Not known: the run has no `logs/csv/metrics.csv`."},
@@ -92,28 +124,19 @@ def build_report(run: RunFiles) -> dict[str, Any]:
         "calibration": tested(lambda known: scoring.calibration_section(known, run)),
         "threshold": tested(lambda known: scoring.threshold_section(known, run)),
         "errors": tested(lambda known: _errors_section(run, known)),
-        "forgetting": lambda: training.forgetting_section(run, forgetting),
+        "forgetting": lambda: {
+            **training.forgetting_section(run, forgetting),
+            **(sweep_section(run, forgetting) if run.forgetting else {}),
+        },
         "cost": lambda: training.cost_section(run, {} if scores is None else scores.latency),
         "environment": lambda: training.environment_section(run),
-        "card": lambda: {"missing": "", **model_card(run, scores, found)},
-    }
-    return {
-        "run": run.name,
-        "command": run.command,
-        "time": run.environment.get("time"),
-        "test": None if run.test is None else run.test.name,
-        "num_tests": run.num_tests,
-        "modality": run.modality,
-        "problems": list(run.problems),
-        "verdict": {"sentences": list(found.sentences), "notes": list(found.notes), "tone": found.tone},
-        "sections": {
-            name: _section(_TITLES[name], make) for name, make in makers.items() if name not in _not_here(run, scores)
-        },
     }
 
 
 def _not_here(run: RunFiles, scores: Scores | None) -> set[str]:
     """Return the sections that do not apply to a run of this kind, measured or not."""
+    if run.task == "transcription":
+        return set()
     several = run.data.get("task") == "multilabel"
     found = {"confusion", "threshold"} if several else set()
     if run.modality == "text" and run.data.get("negative_class") is None:
@@ -165,18 +188,32 @@ def _drawings(run: RunFiles) -> dict[str, Any]:
     return {
         "plan_timeline": _or_none(lambda: training.plan_timeline(run)),
         "curve_charts": _or_none(lambda: training.curve_charts(run)) or [],
-        "forgetting_charts": _or_none(lambda: training.forgetting_charts(run, forgetting)) or [],
+        "forgetting_charts": _or_none(lambda: _forgetting_charts(run, forgetting)) or [],
         "reliability_charts": _or_none(lambda: scoring.reliability_charts(scores)) or [],
         "routing_charts": _or_none(lambda: routing.routing_charts(scores)) or [],
         "operating_charts": _or_none(lambda: scoring.operating_charts(scores)) or [],
     }
 
 
+def _forgetting_charts(run: RunFiles, forgetting: Forgetting) -> list[Chart]:
+    if run.task == "transcription":
+        return speech_forgetting_charts(run, forgetting)
+    return [*training.forgetting_charts(run, forgetting), *retention_charts(run, forgetting)]
+
+
+def _sounds(run: RunFiles, data_root: str | Path | None, wanted: bool) -> dict[str, Any]:
+    """Return the sound of the worst utterances by their ids, and what is to be said of it."""
+    if not wanted:
+        return {"sounds": {}, "sound_notes": []}
+    found, notes = _or_none(lambda: sounds(run, None if data_root is None else str(data_root))) or ({}, [])
+    return {"sounds": found, "sound_notes": notes}
+
+
 def _pictures(run: RunFiles, data_root: str | Path | None, grad_cam: bool) -> dict[str, Any]:
     """Return the pictures of the worst errors by the records' ids: of the record, its evidence, its neighbour."""
     scores = _or_none(lambda: Scores.read(run))
     errors: list[WorstError] = []
-    if scores is not None and run.modality in ("", "image") and run.data.get("task") != "multilabel":
+    if scores is not None and run.modality in ("", "image") and run.task not in ("multilabel", "transcription"):
         errors = [error for kind in worst_errors(run.predictions, scores.negative_class).values() for error in kind]
     files = DataFiles(run, data_root)
     own: dict[str, str | None] = {}

@@ -37,6 +37,7 @@ class RunFiles:
         cost: ``cost.json``: seconds of each epoch, peak memory.
         check: ``check.json``: findings of the data check.
         export: ``export/export.json``.
+        forgetting: ``forgetting.json``: each check of what was forgotten, the sweep of weights, the retention budget.
         curves: Rows of ``logs/csv/metrics.csv``; a cell that is empty or no number is left out of its row.
         kept_epoch: Epoch of the checkpoint that was kept, from 0; None if unknown.
         test: The latest folder of the verb ``test``; None before the first.
@@ -58,6 +59,7 @@ class RunFiles:
     cost: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     export: Mapping[str, Any] = field(default_factory=dict)
+    forgetting: Mapping[str, Any] = field(default_factory=dict)
     curves: tuple[Mapping[str, float], ...] = ()
     kept_epoch: int | None = None
     test: Path | None = None
@@ -107,6 +109,7 @@ class RunFiles:
             fit=_json(run / "metrics.json", problems),
             check=check,
             export=_json(run / "export" / "export.json", problems),
+            forgetting=_json(run / "forgetting.json", problems),
             curves=tuple(_numbers(row) for row in _rows(run / "logs" / "csv" / "metrics.csv", problems)),
             kept_epoch=_kept_epoch(run),
             test=test,
@@ -124,6 +127,11 @@ class RunFiles:
     def modality(self) -> str:
         """``image``, ``text`` or ``audio``, as the preprocessing says; empty if it says nothing."""
         return str(_mapping(self.data.get("preprocessing")).get("kind") or "")
+
+    @property
+    def task(self) -> str:
+        """``multiclass``, ``binary``, ``multilabel`` or ``transcription``; empty if the run does not say."""
+        return str(self.data.get("task") or self.evaluation.get("task") or "")
 
     def section(self, name: str) -> Mapping[str, Any]:
         """Return a section of the config; empty where it is missing."""

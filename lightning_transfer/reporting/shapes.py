@@ -136,6 +136,50 @@ _ROUTING = _with(
     mean_cost=_item,
     reasons=_map_of(_count),
 )
+_PART = _with(kind=_text, reference=_list_of(_text), hypothesis=_list_of(_text))
+_COUNTS = _map_of(_count)
+_UTTERANCE = _with(
+    id=_text,
+    path=_text,
+    speaker=_text,
+    reference=_text,
+    hypothesis=_text,
+    problem=_text,
+    start=_number,
+    duration=_number,
+    confidence=_number,
+    wer=_number,
+    counts=_COUNTS,
+    parts=_list_of(_PART),
+)
+_SPEAKER = _with(
+    speaker=_text,
+    n=_count,
+    words=_COUNTS,
+    wer=_item,
+    cer=_item,
+    baselines=_map_of(_item),
+    differences=_map_of(_item),
+    worst=_list_of(_UTTERANCE),
+)
+_SWEEP_ROW = _with(alpha=_number, score=_number, readings=_map_of(_optional(_number)))
+_MONITOR = _with(
+    interpolation=_with(
+        alpha=_number,
+        monitor=_text,
+        mode=_text,
+        limits=_map_of(_number),
+        tried=_list_of(_SWEEP_ROW),
+        pretrained=_SWEEP_ROW,
+    )
+)
+_RETENTION = _with(
+    monitor=_text,
+    metric=_text,
+    before=_number,
+    rows=_list_of(_with(epoch=_count, step=_count, new=_number, score=_number, losses=_map_of(_optional(_number)))),
+    best=_with(epoch=_count, step=_count),
+)
 _SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "environment": {"versions": _mapping, "time": _text, "device": _text},
     "data": {
@@ -148,6 +192,15 @@ _SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
         "negative_class": _text,
         "fingerprint": _text,
         "task": _text,
+        "speech": _map_of(
+            _with(
+                utterances=_count,
+                seconds=_number,
+                unknown=_count,
+                speakers=_count,
+                columns=_map_of(_COUNTS),
+            )
+        ),
     },
     "plan": {
         "stages": _list_of(_stage),
@@ -162,6 +215,7 @@ _SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "cost": {"epochs": _list_of(_map_of(_number)), "peak_memory_mb": _number, "device": _text},
     "check": {"findings": _list_of(_mapping), "suspects": _list_of(_mapping)},
     "export": {"files": _list_of(_mapping)},
+    "forgetting": {"monitors": _list_of(_MONITOR), "retention": _RETENTION},
     "evaluation": {
         "classes": _NAMES,
         "negative_class": _text,
@@ -183,6 +237,21 @@ _SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
         "reliability": _bins,
         "curve": _list_of(_map_of(_number)),
         "latency": _mapping,
+        # Of recognised speech.
+        "words": _COUNTS,
+        "characters": _COUNTS,
+        "normaliser": _text,
+        "seconds_of_audio": _number,
+        "num_unlabelled": _count,
+        "num_empty": _count,
+        "num_problems": _COUNTS,
+        "speakers": _list_of(_SPEAKER),
+        "keywords": _list_of(_with(keyword=_text, said=_count, recognised=_count, false_alarms=_count, recall=_item)),
+        "worst": _list_of(_UTTERANCE),
+        "confusions": _list_of(_with(said=_text, heard=_text, n=_count, examples=_list_of(_text))),
+        "normalised": _list_of(_with(before=_text, after=_text, in_references=_count, in_hypotheses=_count)),
+        "num_normalised": _count,
+        "notes": _NAMES,
     },
 }
 

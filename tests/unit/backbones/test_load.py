@@ -17,6 +17,7 @@ from torch import nn
 from lightning_transfer.backbones import licence_notice, list_embedded, load_backbone, load_source_head, sources
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.types import BackboneCard
+from tests.unit.backbones.speech_toys import FAMILIES, TOKENS, ctc_model, save_ctc, sound
 
 models = pytest.importorskip("torchvision.models")
 timm = pytest.importorskip("timm")
@@ -136,7 +137,8 @@ def test_other_weights_in_an_embedded_network_do_not_inherit_its_licence(saved):
 @pytest.mark.parametrize("name", list_embedded())
 def test_the_wheels_own_backbones_load(name):
     backbone, card = load_backbone(name)
-    assert features(backbone, torch.zeros(1, *card.input_size)).shape == (1, card.num_features)
+    if card.modality == "image":
+        assert features(backbone, torch.zeros(1, *card.input_size)).shape == (1, card.num_features)
     assert licence_notice(card) is None
     assert load_source_head(name).in_features == card.num_features
 
@@ -317,3 +319,67 @@ def test_the_source_head_comes_without_a_word_about_the_backbone(caplog):
         assert not caplog.records
         load_backbone(list_embedded()[0])
     assert "dropped the old head" in caplog.text
+
+
+@pytest.fixture
+def embedded_speech(monkeypatch, tmp_path):
+    """An embedded speech model in its file format: the encoder's own keys, and `lm_head`."""
+    model = ctc_model("wav2vec2_bert")
+    monkeypatch.setattr(sources, "EMBEDDED", tmp_path)
+    state = {**model.wav2vec2_bert.state_dict(), **{f"lm_head.{k}": v for k, v in model.lm_head.state_dict().items()}}
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "speech.safetensors")
+    settings = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "sampling_rate": 16000, "stride": 2}
+    vocabulary = {"tokens": list(TOKENS), "blank": "<pad>", "word_delimiter": "|", "unknown": "<unk>"}
+    card = {
+        "architecture": "hf/wav2vec2-bert",
+        "licence": "Apache-2.0",
+        "pretraining": "synthesised sentences",
+        "architecture_config": FAMILIES["wav2vec2_bert"][1],
+        "processor": {"feature_extractor": settings, "vocabulary": vocabulary},
+    }
+    (tmp_path / "speech.yaml").write_text(yaml.safe_dump(card))
+    return model
+
+
+def test_an_embedded_speech_model_is_frames_a_mean_and_a_head(embedded_speech, caplog):
+    batch = sound("wav2vec2_bert", [60, 41])
+    with caplog.at_level(logging.INFO):
+        backbone, card = load_backbone("embedded/speech", frames=True)
+    assert "dropped the old head: lm_head.bias, lm_head.weight" in caplog.text
+    assert (card.modality, card.pooling, card.source, card.num_features) == ("audio", "mean", "embedded", 16)
+    assert card.processor["vocabulary"]["tokens"] == list(TOKENS)
+    head = load_source_head("embedded/speech")
+    with torch.no_grad():
+        frames = backbone.eval()(batch)
+        torch.testing.assert_close(head(frames.features), embedded_speech(**batch).logits)
+    pooled, _ = load_backbone("embedded/speech")
+    torch.testing.assert_close(features(pooled, batch)[1], frames.features[1, :41].mean(0))
+
+
+@pytest.mark.usefixtures("embedded_speech")
+def test_a_speech_card_alone_rebuilds_frames():
+    backbone, card = load_backbone("embedded/speech", frames=True)
+    again, same = load_backbone(card.name, weights="random", card=BackboneCard.from_dict(card.to_dict()), frames=True)
+    again.load_state_dict(backbone.state_dict())
+    batch = sound("wav2vec2_bert", [60, 41])
+    torch.testing.assert_close(features(again, batch).features, features(backbone, batch).features)
+    assert same == card
+
+
+def test_a_weights_file_of_a_whole_ctc_model_says_what_became_of_its_head(tmp_path, caplog):
+    model = save_ctc(tmp_path, "hubert")
+    name = str(tmp_path)
+    with caplog.at_level(logging.INFO):
+        backbone, _ = load_backbone(name, weights=tmp_path / "model.safetensors", frames=True)
+    assert "dropped the old head: lm_head.bias, lm_head.weight" in caplog.text
+    assert "no place for" not in caplog.text
+    head = load_source_head(name, weights=tmp_path / "model.safetensors")
+    batch = sound("hubert", [300])
+    with torch.no_grad():
+        torch.testing.assert_close(head(features(backbone, batch).features), model(batch["input_values"]).logits)
+
+
+def test_a_file_without_a_ctc_head_says_so(tmp_path):
+    save_ctc(tmp_path, "hubert", head=False)
+    with pytest.raises(BackboneError, match=r"no CTC head over its 16 features \(looked for `lm_head`"):
+        load_source_head(str(tmp_path), weights=tmp_path / "model.safetensors")

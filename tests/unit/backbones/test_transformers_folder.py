@@ -11,6 +11,7 @@ import torch
 
 from lightning_transfer.backbones import transformers_folder
 from lightning_transfer.errors import BackboneError
+from tests.unit.backbones.speech_toys import save_ctc, save_whisper, sound
 
 transformers = pytest.importorskip("transformers")
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -233,3 +234,75 @@ def test_the_real_sentence_model_reads_meaning():
 
 class Foreign:
     """A class that no weights file should hold."""
+
+
+@pytest.mark.parametrize("family", ["wav2vec2_group", "wav2vec2_layer", "hubert", "wavlm", "wav2vec2_bert"])
+def test_a_ctc_folder_gives_frames_and_its_head_maps_them_to_the_models_logits(family, tmp_path):
+    oracle = save_ctc(tmp_path, family)
+    card = transformers_folder.describe(tmp_path, "x", "local")
+    built = transformers_folder.load(tmp_path, card, "frames")
+    head = transformers_folder.source_head(tmp_path, card)
+    batch = sound(family, [300, 300])
+    with torch.no_grad():
+        logits = oracle(**batch).logits if family != "wav2vec2_group" else oracle(batch["input_values"]).logits
+        torch.testing.assert_close(head(built.module.eval()(batch).features), logits)
+    assert (card.modality, card.pooling) == ("audio", "mean")
+    assert set(card.processor) == {"feature_extractor", "vocabulary"}
+    assert not any(item.requires_grad for item in head.parameters())
+
+
+def test_a_bare_speech_encoder_has_no_head(tmp_path):
+    save_ctc(tmp_path, "wavlm", head=False)
+    card = transformers_folder.describe(tmp_path, "x", "local")
+    with pytest.raises(BackboneError, match=r"`x` \(WavLMModel\) has no source head"):
+        transformers_folder.source_head(tmp_path, card)
+
+
+def test_names_of_older_weights_are_known(tmp_path):
+    """torch's weight norm had other names until 2023, and most published speech models are older."""
+    from safetensors.torch import load_file, save_file
+
+    oracle = save_ctc(tmp_path, "wav2vec2_layer")
+    state = load_file(tmp_path / "model.safetensors")
+    renamed = {
+        key.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value
+        for key, value in state.items()
+    }
+    assert set(renamed) != set(state)
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    card = transformers_folder.describe(tmp_path, "x", "local")
+    built = transformers_folder.load(tmp_path, card, "frames")
+    batch = sound("wav2vec2_layer", [300])
+    with torch.no_grad():
+        expected = oracle.wav2vec2(**batch).last_hidden_state
+        torch.testing.assert_close(built.module.eval()(batch).features, expected)
+
+
+def test_weights_without_the_vector_of_masked_frames_load_and_it_is_zero(tmp_path, caplog):
+    """Such as those of `facebook/wav2vec2-base-960h`."""
+    from safetensors.torch import load_file, save_file
+
+    save_ctc(tmp_path, "wav2vec2_layer")
+    state = load_file(tmp_path / "model.safetensors")
+    del state["wav2vec2.masked_spec_embed"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with caplog.at_level(logging.INFO):
+        built = transformers_folder.load(tmp_path, transformers_folder.describe(tmp_path, "x", "local"), "frames")
+    assert not built.module.model.masked_spec_embed.any()
+    assert "masked frames are zero" in caplog.text
+    del state["wav2vec2.encoder.layer_norm.weight"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"lack 1 tensors of `hf/wav2vec2`: encoder\.layer_norm\.weight"):
+        transformers_folder.load(tmp_path, transformers_folder.describe(tmp_path, "x", "local"), "frames")
+
+
+def test_whispers_tokenizer_travels_in_the_card_as_text(tmp_path):
+    save_whisper(tmp_path, ["call me back"])
+    card = transformers_folder.describe(tmp_path, "x", "local")
+    from tokenizers import Tokenizer
+
+    oracle = transformers.WhisperTokenizer.from_pretrained(tmp_path)
+    ids = Tokenizer.from_str(card.processor["tokenizer_json"]).encode("call me", add_special_tokens=False).ids
+    assert ids == oracle("call me", add_special_tokens=False).input_ids

@@ -25,32 +25,6 @@ def built(model_type, values, pooling):
     return made._replace(module=made.module.eval())
 
 
-def test_mean_pooling_counts_only_what_the_mask_shows():
-    backbone = built("bert", BERT, "mean")
-    with torch.no_grad():
-        hidden = backbone.module.model(input_ids=IDS, attention_mask=MASK).last_hidden_state
-        features = backbone.module({"input_ids": IDS, "attention_mask": MASK})
-    torch.testing.assert_close(features[0], hidden[0].mean(0))
-    torch.testing.assert_close(features[1], hidden[1, :2].mean(0))
-    assert features.shape == (2, backbone.num_features)
-
-
-def test_padding_does_not_change_the_features():
-    backbone = built("bert", BERT, "mean").module
-    with torch.no_grad():
-        padded = backbone({"input_ids": IDS, "attention_mask": MASK})[1]
-        alone = backbone({"input_ids": IDS[1:, :2], "attention_mask": MASK[1:, :2]})[0]
-    torch.testing.assert_close(padded, alone)
-
-
-def test_a_dict_keywords_and_a_bare_tensor_are_the_same():
-    backbone = built("bert", BERT, "cls").module
-    with torch.no_grad():
-        expected = backbone.model(input_ids=IDS).last_hidden_state[:, 0]
-        for features in (backbone(IDS), backbone({"input_ids": IDS}), backbone(input_ids=IDS)):
-            torch.testing.assert_close(features, expected)
-
-
 def test_the_pooler_is_left_out_unless_it_is_the_pooling():
     assert not any("pooler" in name for name, _ in built("bert", BERT, "mean").module.named_parameters())
     assert not any("pooler" in name for name, _ in built("vit", VIT, "cls").module.named_parameters())
@@ -101,20 +75,6 @@ def test_of_an_encoder_decoder_the_encoder_is_taken():
     torch.testing.assert_close(features[1], hidden[1, :2].mean(0))
 
 
-def test_an_audio_mask_over_samples_is_brought_to_the_encoders_steps():
-    backbone = built("wav2vec2", {**WAV, "feat_extract_norm": "layer"}, "mean").module
-    waveform = torch.randn(2, 400)
-    mask = torch.ones(2, 400, dtype=torch.long)
-    mask[1, 200:] = 0
-    with torch.no_grad():
-        features = backbone({"input_values": waveform, "attention_mask": mask})
-        hidden = backbone.model(input_values=waveform, attention_mask=mask).last_hidden_state
-    # Two convolutions: (length - 10) // 5 + 1, then (length - 3) // 2 + 1.
-    steps = ((200 - 10) // 5 + 1 - 3) // 2 + 1
-    torch.testing.assert_close(features[1], hidden[1, :steps].mean(0))
-    assert steps < hidden.shape[1]
-
-
 @pytest.mark.parametrize(("model_type", "values"), [("bert", BERT), ("vit", VIT), ("t5", T5)])
 def test_plain_values_rebuild_the_same_network(model_type, values):
     config = transformers_models.make_config(model_type, values, "test")
@@ -149,3 +109,35 @@ def test_a_damaged_configuration_is_named(tmp_path, content, message):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(BackboneError, match=rf"config\.json.*{message}"):
         transformers_models.load_config(tmp_path)
+
+
+def test_speech_encoders_come_as_frames_or_their_mean():
+    values = {**WAV, "feat_extract_norm": "layer"}
+    frames = transformers_models.build("wav2vec2", values, "mean", "frames")
+    pooled = transformers_models.build("wav2vec2", values, "mean")
+    assert (frames.num_features, pooled.num_features) == (16, 16)
+    pooled.module.load_state_dict(frames.module.state_dict())
+    waveform = torch.randn(2, 400)
+    with torch.no_grad():
+        hidden, lengths = frames.module.eval()(waveform)
+        torch.testing.assert_close(pooled.module.eval()(waveform), hidden.mean(1))
+    assert lengths.tolist() == [hidden.shape[1]] * 2
+    assert not frames.module.model.masked_spec_embed.requires_grad
+
+
+def test_an_adapter_behind_the_encoder_gives_the_width():
+    values = {**TINY, "feature_projection_input_dim": 8, "add_adapter": True, "output_hidden_size": 12}
+    built_bert = transformers_models.build("wav2vec2-bert", {**values, "num_adapter_layers": 1}, "mean", "frames")
+    assert built_bert.num_features == 12
+
+
+@pytest.mark.parametrize(
+    ("model_type", "values", "form", "message"),
+    [
+        ("bert", BERT, "frames", "`hf/bert` takes no sound"),
+        ("t5", T5, "seq2seq", "`hf/t5` writes no text by itself: Whisper does"),
+    ],
+)
+def test_a_form_that_a_network_does_not_have_is_told(model_type, values, form, message):
+    with pytest.raises(BackboneError, match=message):
+        transformers_models.build(model_type, values, "mean", form)

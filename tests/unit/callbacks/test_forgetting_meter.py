@@ -117,19 +117,19 @@ def test_the_source_accuracy_of_any_check_is_that_of_the_weights_it_saw(tmp_path
     train(tmp_path, callback, ByHand(), module=module)
     assert len(set(hits.values()) | {first}) > 1, "nothing changed, so nothing is shown"
     for step, right in hits.items():
-        found = callback.source_accuracy(step)["source_accuracy"]
+        found = callback.source_scores(step)["source_accuracy"]
         assert found["before"].value == pytest.approx(first, abs=1e-6)
         assert found["after"].value == pytest.approx(right, abs=1e-6)
         assert found["after"].n == 20
         assert found["chance"].value == pytest.approx(7 / 20)  # 20 labels 0, 1, 2 in turn: seven of class 0
-    assert callback.source_accuracy(4)["source_accuracy"]["after"].value is None
+    assert callback.source_scores(4)["source_accuracy"]["after"].value is None
 
 
 def test_there_is_no_source_accuracy_without_head_labels_or_the_metric(tmp_path):
     for callback in (monitor(metrics=("cosine",)), monitor(head=source_head(), metrics=("kl",)),
                      monitor("noise", head=source_head(), metrics=("cosine",))):  # fmt: skip
         train(tmp_path, callback, max_epochs=1)
-        assert callback.source_accuracy(3) == {}
+        assert callback.source_scores(3) == {}
     callback = monitor({"old": PROBE, "more": PROBE}, head=source_head(), metrics=("accuracy",))
     train(tmp_path, callback, max_epochs=1)
-    assert list(callback.source_accuracy(3)) == ["source_old_accuracy", "source_more_accuracy"]
+    assert list(callback.source_scores(3)) == ["source_old_accuracy", "source_more_accuracy"]

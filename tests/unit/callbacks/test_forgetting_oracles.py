@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.metrics.pairwise import paired_cosine_distances, paired_euclidean_distances
 from sklearn.neighbors import KNeighborsClassifier
 
-from lightning_transfer.callbacks.forgetting_reading import Outputs, compare
+from lightning_transfer.callbacks.forgetting_compare import Outputs, compare
 
 LABELS = np.arange(40) % 4
 

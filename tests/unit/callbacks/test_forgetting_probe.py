@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import lightning.pytorch
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 import pytorch_lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -23,15 +21,21 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from lightning_transfer.callbacks.forgetting_batches import input_of
 from lightning_transfer.callbacks.forgetting_probe import (
     Probe,
-    input_of,
     is_stream,
-    labels_of,
     named_probes,
     read_probe,
     training_batches,
 )
+from lightning_transfer.data.loading import Collate, RecordDataset, make_loader
+from lightning_transfer.types import Record
+
+
+def padded(inputs):
+    return torch.nn.utils.rnn.pad_sequence(list(inputs), batch_first=True)
+
 
 NUMBERS = TensorDataset(torch.arange(100.0)[:, None], torch.arange(100) % 7)
 
@@ -81,6 +85,24 @@ def test_a_sampler_of_ones_own_chooses():
             return iter([[40, 41], [50, 51], [60, 61]])
 
     assert inputs(read(DataLoader(NUMBERS, batch_sampler=Pairs([], 2, False)), n_probe=5)) == [40, 41, 50, 51, 60]
+
+
+def test_batches_made_by_length_are_thinned_and_stay_as_they_are():
+    records = [Record(str(i), float(i), label=f"word {i}") for i in range(20)]
+    dataset = RecordDataset(records, lambda record: torch.full((1 + int(record.input),), record.input), (), None)
+    loader = make_loader(
+        dataset, None, batch_size=8, num_workers=0, collate=Collate(padded), drop_last=False, seed=0,
+        lengths=[21.0 - i for i in range(20)], budget=40.0,
+    )  # fmt: skip
+    whole = [batch.index.tolist() for batch in loader]
+    assert whole[0] == [19, 18, 17, 16, 15], "the shortest come first, as many as the budget allows"
+    few = read_probe("calls", loader, 7, trainer(lightning_module=None), spoken=True)
+    found = [batch.index.tolist() for batch in few.batches]
+    assert [index for batch in found for index in batch] == [19, 16, 13, 9, 6, 3, 0]
+    assert all(any(set(batch) <= set(other) for other in whole) for batch in found)
+    assert few.spoken.references == tuple(f"word {i}" for i in (19, 16, 13, 9, 6, 3, 0))
+    everything = read_probe("calls", loader, 100, trainer(lightning_module=None))
+    assert [batch.index.tolist() for batch in everything.batches] == whole
 
 
 def test_a_stream_is_read_in_whole_batches():
@@ -213,46 +235,6 @@ def test_random_states_come_back_after_an_error():
     with pytest.raises(OSError, match="unreadable"):
         read(Broken())
     assert torch.equal(state, torch.get_rng_state())
-
-
-# ---- batches -------------------------------------------------------------------------------------------------------
-
-
-class Batch(NamedTuple):
-    input: Tensor
-    target: Tensor | None
-    index: Tensor
-
-
-X, Y = torch.ones(2, 3), torch.tensor([4, 5])
-
-
-@pytest.mark.parametrize(
-    ("batch", "labels"),
-    [
-        ((X, Y), [4, 5]),
-        ([X, Y], [4, 5]),
-        (Batch(X, Y, torch.arange(2)), [4, 5]),
-        (Batch(X, None, torch.arange(2)), None),
-        ({"image": X, "label": Y}, [4, 5]),
-        (X, None),
-        ((X,), None),
-        ((X, X), None),  # multi-label or regression
-        ((X, Y.float()), None),
-        ((X, torch.tensor([1, -100])), None),
-        ((X, torch.tensor([1, 2, 3])), None),
-    ],
-)
-def test_labels(batch, labels):
-    found = labels_of(batch)
-    assert (found.tolist() if found is not None else None) == labels
-
-
-def test_inputs():
-    assert input_of((X, Y)) is X
-    assert input_of(Batch(X, Y, Y)) is X
-    assert input_of(X) is X
-    assert input_of(({"input_ids": X, "labels": Y}, Y)) == {"input_ids": X}
 
 
 def test_fingerprint_sees_values_order_and_type():

@@ -48,6 +48,17 @@ def test_the_verb_writes_the_page_again(toy: Toy, finished: Path) -> None:
     assert (finished / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_sound_comes_with_a_word_on_who_may_hear_it(toy: Toy, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    write = reporting.write_report
+    monkeypatch.setattr(
+        reporting, "write_report", lambda run, **options: (asked.append(options["audio"]), write(run, **options))[1]
+    )
+    assert "voices of people" not in toy("report", finished).out
+    assert "The page may hold voices of people" in toy("report", finished, "--audio", "true").out
+    assert asked == [False, True]
+
+
 def test_several_runs_are_compared(toy: Toy, finished: Path, tmp_path: Path) -> None:
     done = toy("report", finished, finished, "--output", tmp_path / "out" / "two.html")
     assert done.code == 0, done.err
@@ -71,9 +82,10 @@ def test_what_cannot_be_meant_is_said(toy: Toy, finished: Path, tmp_path: Path, 
     assert "unrecognized arguments: --nothing" in error(finished, "--nothing").lower()
     assert "`--output` is for the comparison" in error(finished, "--output", "x.html")
     assert "choose from" in error(finished, "--grad_cam", "maybe")
+    assert "choose from" in error(finished, "--audio", "loud")
 
 
 def test_help_says_what_there_is(toy: Toy) -> None:
     done = toy("report", "--help")
     assert done.code == 0
-    assert "RUN [RUN ...] [--output FILE] [--data_root DIR] [--grad_cam false]" in done.out
+    assert "RUN [RUN ...] [--output FILE] [--data_root DIR] [--grad_cam false] [--audio true]" in done.out

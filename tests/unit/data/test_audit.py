@@ -149,3 +149,9 @@ def test_records_of_any_kind() -> None:
     assert [f.code for f in audit_records(rows) if f.severity == "warning"][:1] == ["label-case"]
     assert count_records(rows) == {"train": 1, "test": 1}
     assert audit_records([]) == []
+
+
+def test_texts_are_no_classes() -> None:
+    rows = [Record(str(i), None, text, "train") for i, text in enumerate(["hello", "Hello", "you"])]
+    assert {finding.code for finding in audit_records(rows)} >= {"class-counts", "label-case"}
+    assert [finding.code for finding in audit_records(rows, by_class=False)] == ["no-groups"]

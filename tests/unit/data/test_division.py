@@ -1,5 +1,7 @@
 """By group or by time, with the splits that the data bring along or without them."""
 
+from dataclasses import replace
+
 import pytest
 
 from lightning_transfer.data import assign_splits, assign_splits_by_time
@@ -44,3 +46,18 @@ def test_by_time_the_newest_are_the_test() -> None:
 )
 def test_it_knows_which_splits_it_makes(division: Division, wanted: dict) -> None:
     assert division.wanted == wanted
+
+
+def test_texts_are_divided_by_group_and_size_alone() -> None:
+    rows = [
+        Record(str(n), None, f"text {n}", group=f"g{n // 4}", meta={"time": f"2025-01-{n % 28 + 1:02}"})
+        for n in range(80)
+    ]
+    division = Division(**FRACTIONS, split_seed=1)
+    found, _ = division.divide(rows, by_label=False)
+    plain, _ = division.divide([replace(row, label=None) for row in rows])
+    assert [row.split for row in found] == [row.split for row in plain]
+    assert [row.label for row in found] == [row.label for row in rows]
+    assert sum(row.split == "test" for row in found) == 16
+    by_time = Division(0.0, 0.0, 0.2, split_by_time="time")
+    assert [row.label for row in by_time.divide(rows, by_label=False)[0]] == [row.label for row in rows]

@@ -6,6 +6,7 @@ import torch
 from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from torch.utils.data import DataLoader
 
+from lightning_transfer.data.length_batches import LengthBatchSampler
 from lightning_transfer.data.loading import (
     Collate,
     EpochSampler,
@@ -207,3 +208,46 @@ def test_a_loader_without_batches_cannot_skip_any() -> None:
     loader.load_state_dict({"batches": 1, "of": 4})
     with pytest.raises(ValueError, match="batch_size=None"):
         list(loader)
+
+
+@pytest.mark.parametrize("rank", [None, 0, 1])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_whose_sampler_draws_batches_goes_on_too(workers: int, rank: int | None) -> None:
+    lengths = [1.0 + index % 4 for index in range(9)]
+
+    def loader(workers: int = 0) -> ResumableLoader:
+        sampler = LengthBatchSampler(lengths, 3, budget=6)
+        return ResumableLoader(
+            RecordDataset(RECORDS, _load, ("a", "b"), "multiclass", _augment),
+            batch_size=1,
+            sampler=sampler if rank is None else DistributedSamplerWrapper(sampler, num_replicas=2, rank=rank),
+            num_workers=workers,
+            collate_fn=Collate(),
+        )
+
+    whole = [_batches(loader(), epoch) for epoch in (4, 5)]
+    assert len({len(batch) for batch in whole[0]}) > 1
+    for taken in range(len(whole[0]) + 1):
+        if workers and taken != 1:
+            continue
+        again = loader(workers)
+        again.load_state_dict({"batches": taken, "of": len(again)})
+        for expected, epoch in ((whole[0][taken:], 4), (whole[1], 5)):
+            found = _batches(again, epoch)
+            assert len(found) == len(expected)
+            assert all(map(torch.equal, found, expected))
+
+
+def test_targets_of_unlike_length_are_padded_with_what_losses_leave_out() -> None:
+    texts = {"0": [5, 6, 7], "1": [], "2": [8]}
+
+    def encode(record: Record) -> torch.Tensor | None:
+        return torch.tensor(texts[record.id], dtype=torch.int64) if record.id in texts else None
+
+    dataset = RecordDataset(RECORDS, _load, (), "transcription", encode=encode)
+    batch = Collate()([dataset[[0, 1, 2]]])
+    assert batch.target.tolist() == [[5, 6, 7], [-100, -100, -100], [8, -100, -100]]
+    assert batch.target.dtype == torch.int64
+    assert batch.index.tolist() == [0, 1, 2]
+    assert Collate()(dataset[[0, 3]]).target is None  # unknown
+    assert RecordDataset(RECORDS, _load, (), None, encode=encode)[0][1] is None

@@ -33,6 +33,8 @@ def test_the_defaults_pass() -> None:
             "'weighted' does not fit .* `multilabel`",
         ),
         ({"task": "multilabel"}, "`classes` is None"),
+        ({"sampler": "weighted", "task": "transcription"}, "'weighted' does not fit .* `transcription`"),
+        ({"classes": ["a", "b"], "task": "transcription"}, r"\['a', 'b'\], and texts have none"),
         ({"classes": ["a"]}, r"\['a'\]"),
         ({"classes": ["a", "b", "a"]}, r"\['a', 'b', 'a'\]"),
     ],

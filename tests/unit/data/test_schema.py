@@ -131,3 +131,11 @@ def test_the_class_that_is_learnt_from_alone_must_be_known() -> None:
         learnt_from_alone(RECORDS, "multiclass", "c")
     with pytest.raises(DataError, match="`multilabel` has no negative class"):
         learnt_from_alone(RECORDS, "multilabel", "a")
+
+
+def test_texts_are_counted_as_utterances() -> None:
+    rows = [Record("1", None, "hello", "train"), Record("2", None, "hello", "train"), Record("3", None, "", "test")]
+    options = {"negative_class": None, "sampling": None, "preprocessing": {}}
+    schema = build_schema(rows, ("<pad>", "|", "a"), "transcription", **options)
+    assert schema.counts == {"train": {"utterances": 2}, "test": {"utterances": 1}}
+    assert schema.classes == ("<pad>", "|", "a")

@@ -30,3 +30,14 @@ def test_no_more_examples_than_a_finding_holds() -> None:
     [overlap] = [item for item in find_split_problems(rows, expected=["test"]) if item.code == "group-overlap"]
     assert overlap.count == 30
     assert len(overlap.examples) == 20
+
+
+def test_texts_must_be_there_and_no_more() -> None:
+    rows = _rows(("hello you", "train", "1"), ("you", "val", "2"), ("well", "test", "3"))
+    assert find_split_problems(rows, by_class=False) == []
+    rows = _rows(("hello you", "train", "1"), (None, "train", "2"), ("well", "test", "1"))
+    assert [item.code for item in find_split_problems(rows, by_class=False)] == [
+        "group-overlap",
+        "empty-split",
+        "missing-label",
+    ]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_transfer.evaluation import Outputs, collect_features, collect_outputs
+from lightning_transfer.evaluation import Outputs, collect_features, collect_outputs, collect_transcripts
+from lightning_transfer.speech import Transcript
 from lightning_transfer.types import Batch, ModelOutput, Record, Schema
 
 
@@ -172,3 +173,24 @@ def test_some_records_stay_in_order_with_all_that_belongs_to_them():
     assert found.logits.tolist() == [[2.0, 3.0], [6.0, 7.0]]
     assert found.target.tolist() == [1, 3]
     assert Outputs(outputs.logits, outputs.features, None, outputs.index).only([1]).target is None
+
+
+def test_transcripts_of_all_batches_in_one_list(module):
+    class Hears(Module):
+        def transcribe(self, batch: Batch) -> list[Transcript]:
+            assert not self.training
+            return [
+                Transcript(place, f"{value:g}", None, 1.0)
+                for place, value in zip(batch.index.tolist(), batch.input[:, 0], strict=True)
+            ]
+
+    hears = Hears().train()
+    batches = [
+        Batch(torch.full((2, 3), 4.0), None, torch.tensor([3, 1])),
+        Batch(torch.ones(1, 3), None, torch.tensor([0])),
+    ]
+    found = collect_transcripts(hears, batches, show_progress=False)
+    assert [(item.index, item.text) for item in found] == [(3, "4"), (1, "4"), (0, "1")]
+    assert hears.training
+    with pytest.raises(TypeError, match="got object"):
+        collect_transcripts(object(), batches)

@@ -28,6 +28,7 @@ ALLOWED = {
     ),
     *("strong", "code", "pre", "details", "summary", "figure", "figcaption", "img", "blockquote"),
     *("svg", "line", "text", "circle", "rect", "path"),
+    *("del", "ins", "audio"),
 }
 VOID = {"meta", "br", "img"}
 
@@ -76,6 +77,8 @@ class Page(HTMLParser):
             assert not name.startswith("on"), (tag, name)
             if name == "href":
                 assert value.startswith("#"), value
+            elif name == "src" and tag == "audio":
+                assert value.startswith("data:audio/wav;base64,"), value[:60]
             elif name == "src":
                 assert value.startswith("data:image/jpeg;base64,"), value[:60]
             elif name == "style":

@@ -57,7 +57,7 @@ def test_directions_and_names() -> None:
 
 
 def test_baselines_are_called_as_in_the_terminal() -> None:
-    assert BASELINES == _NAMES
+    assert BASELINES == {**_NAMES, "pretrained": "before adapting"}  # the last is of recognisers alone
 
 
 def test_shares_are_shown_as_percentages() -> None:
@@ -76,6 +76,9 @@ def test_shares_are_shown_as_percentages() -> None:
         ("precision_at_threshold_billing", "precision of billing at the threshold"),
         ("out_of_scope_fpr95_knn", "out-of-scope FPR95 by knn"),
         ("routing_precision_in_scope", "routing precision in scope"),
+        ("wer_raw", "WER, texts as they are"),
+        ("val_wer", "validation WER"),
+        ("sentence_error_rate", "utterances with an error"),
     ],
 )
 def test_metrics_of_routing_labels_and_levels_have_names_to_read(name: str, label: str) -> None:
@@ -86,3 +89,5 @@ def test_of_errors_the_fewer_are_the_better() -> None:
     assert lower_is_better("out_of_scope_fpr95_knn")
     assert lower_is_better("routing_aurc")
     assert not lower_is_better("out_of_scope_auroc_knn")
+    assert all(lower_is_better(name) for name in ("wer_raw", "deletion_rate", "sentence_error_rate", "blank_share"))
+    assert not lower_is_better("keyword_recall")

@@ -1,0 +1,133 @@
+"""Changes are those that they are called, and the generator alone decides."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchaudio
+
+from lightning_transfer.data.audio_augment import AudioAugmentation, mu_law, telephone
+from lightning_transfer.errors import DataError
+from tests.data.speech.make import noise, write
+
+RATE = 16_000
+WAVE = torch.from_numpy(noise(1.0))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _level(wave: torch.Tensor) -> float:
+    return float(wave.square().mean().sqrt())
+
+
+def test_nothing_by_default() -> None:
+    change = AudioAugmentation()
+    assert not change
+    assert torch.equal(change(WAVE, RATE, _generator(0)), WAVE)
+    assert change.stretch == 1
+
+
+def test_speed_changes_length_and_pitch() -> None:
+    tone = torch.sin(2 * torch.pi * 500 * torch.arange(RATE) / RATE)
+    for factor in (0.9, 1.1, 0.97):
+        found = AudioAugmentation(speed=[factor])(tone, RATE, _generator(0))
+        assert len(found) == pytest.approx(RATE / factor, abs=2)
+        peak = torch.fft.rfft(found).abs().argmax() * RATE / len(found)
+        assert float(peak) == pytest.approx(500 * factor, rel=0.01)
+        expected = torchaudio.functional.resample(tone, round(RATE * factor), RATE).clamp(-1, 1)
+        assert torch.equal(found, expected)
+    assert AudioAugmentation(speed=[0.9, 1.1]).stretch == pytest.approx(1 / 0.9)
+    lengths = {len(AudioAugmentation(speed=[0.9, 1.0, 1.1])(tone, RATE, _generator(seed))) for seed in range(20)}
+    assert len(lengths) == 3
+
+
+@pytest.mark.parametrize("snr", [0.0, 10.0, 25.0])
+@pytest.mark.parametrize("folder", [False, True])
+def test_noise_has_the_ratio_that_is_asked_for(tmp_path: Path, snr: float, folder: bool) -> None:
+    if folder:
+        write(tmp_path / "short.wav", noise(0.3, seed=5, rate=8000), 8000)
+        write(tmp_path / "long.flac", noise(3.0, seed=6))
+    change = AudioAugmentation(
+        noise_snr=(snr, snr), noise_probability=1.0, noise_folder=str(tmp_path) if folder else None
+    )
+    quiet = 0.3 * WAVE
+    seen = set()
+    for seed in range(6):
+        added = change(quiet, RATE, _generator(seed)) - quiet
+        assert 20 * np.log10(_level(quiet) / _level(added)) == pytest.approx(snr, abs=0.1)
+        spectrum = torch.fft.rfft(added).abs().square()
+        seen.add(round(float(spectrum[:800].sum() / spectrum.sum()), 1))
+    assert len(seen) > 1  # not always the same kind
+    assert torch.equal(change(torch.zeros(500), RATE, _generator(0)), torch.zeros(500))
+
+
+def test_some_recordings_stay_without_noise() -> None:
+    change = AudioAugmentation(noise_snr=(5.0, 10.0), noise_probability=0.5)
+    same = [torch.equal(change(WAVE, RATE, _generator(seed)), WAVE) for seed in range(40)]
+    assert 10 < sum(same) < 30
+
+
+def test_gain_is_in_decibel_and_stays_within_full_scale() -> None:
+    found = AudioAugmentation(gain=(-6.0, -6.0))(WAVE, RATE, _generator(0))
+    assert _level(found) / _level(WAVE) == pytest.approx(10 ** (-6 / 20), rel=1e-5)
+    assert AudioAugmentation(gain=(60.0, 60.0))(WAVE, RATE, _generator(0)).abs().max() == 1
+
+
+def test_mu_law_is_that_of_torchaudio() -> None:
+    wave = torch.linspace(-1, 1, 1001)
+    codes = torchaudio.functional.mu_law_encoding(wave, 256)
+    expected = torchaudio.functional.mu_law_decoding(codes, 256)
+    assert torch.allclose(mu_law(wave), expected, atol=1e-6)
+    assert len(mu_law(torch.linspace(-1, 1, 5000)).unique()) <= 256
+
+
+def test_a_telephone_carries_nothing_above_four_kilohertz() -> None:
+    white = torch.randn(RATE, generator=_generator(1)).clamp(-3, 3) / 6
+    found = telephone(white, RATE)
+    assert len(found) == RATE
+    spectrum = torch.fft.rfft(found).abs().square()
+    assert float(spectrum[4500:].sum() / spectrum.sum()) < 1e-3
+    narrow = torchaudio.functional.resample(torchaudio.functional.resample(white, RATE, 8000), 8000, RATE)
+    assert 0 < _level(found - narrow) < 0.1 * _level(narrow)
+    assert torch.equal(telephone(white, 8000), mu_law(white))
+    share = [
+        bool(torch.equal(AudioAugmentation(telephone_probability=0.5)(WAVE, RATE, _generator(seed)), WAVE))
+        for seed in range(40)
+    ]
+    assert 10 < sum(share) < 30
+
+
+def test_the_generator_decides_alone_and_workers_receive_it() -> None:
+    change = AudioAugmentation([0.9, 1.0, 1.1], (5.0, 20.0), 0.8, None, (-3.0, 3.0), 0.5)
+    torch.manual_seed(0)
+    first = [change(WAVE, RATE, _generator(seed)) for seed in range(5)]
+    torch.manual_seed(1)
+    sent = pickle.loads(pickle.dumps(change))  # noqa: S301
+    assert all(torch.equal(sent(WAVE, RATE, _generator(seed)), first[seed]) for seed in range(5))
+    assert len({tuple(wave[:50].tolist()) for wave in first}) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed": [0.9, 3.0]}, r"`speed` from 0.5 to 2 .*got \[0.9, 3.0\]"),
+        ({"speed": [0.955]}, r"got \[0.955\]"),
+        ({"noise_probability": 1.5}, "`noise_probability` from 0 to 1, got 1.5"),
+        ({"telephone_probability": -0.1}, "got -0.1"),
+        ({"noise_snr": (20.0, 5.0)}, r"`noise_snr` as lowest and highest dB, got \[20.0, 5.0\]"),
+        ({"gain": (1.0,)}, r"`gain` .*got \[1.0\]"),
+    ],
+)
+def test_impossible_numbers(options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AudioAugmentation(**options)
+
+
+def test_a_folder_without_noise(tmp_path: Path) -> None:
+    change = AudioAugmentation(noise_snr=(0.0, 0.0), noise_probability=1.0, noise_folder=str(tmp_path))
+    with pytest.raises(DataError, match="holds no file that ends in"):
+        change(WAVE, RATE, _generator(0))
