@@ -51,6 +51,8 @@ class AudioDataModule(BaseDataModule):
         overlap_seconds: What neighbouring pieces share. None: 4 s, or a sixth of a shorter piece.
         batch_seconds: Of sound in a batch, padding included; its size then differs. None: ``batch_size`` recordings.
         augmentation: How training recordings are changed; None changes none.
+        calibration_fraction: As of `BaseDataModule`. Nothing is calibrated for transcripts, so none by default; for
+            classes, validation then serves.
         task: ``transcription``, ``multiclass`` or ``binary``.
         **kwargs: All arguments of `BaseDataModule`: batch size, fractions, folds, bad files.
 
@@ -69,10 +71,11 @@ class AudioDataModule(BaseDataModule):
         overlap_seconds: float | None = None,
         batch_seconds: float | None = None,
         augmentation: AudioAugmentation | None = None,
+        calibration_fraction: float = 0.0,
         task: Task = "transcription",
         **kwargs: Any,  # noqa: ANN401 - jsonargparse follows them to the parent's signature
     ) -> None:
-        super().__init__(task=task, **kwargs)
+        super().__init__(calibration_fraction=calibration_fraction, task=task, **kwargs)
         if task == "multilabel":
             raise ValueError("The task `multilabel` is none of recordings. Use transcription, multiclass or binary.")
         if not 0 <= min_seconds < max_seconds:

@@ -77,12 +77,13 @@ def audio_findings(
         "",
         lambda record, fact: fact.file.encoding in _EIGHT_BITS,
     )
+    wide = any(fact.file.rate >= rate for fact in facts)
     some(
         "narrow-band",
         "note",
         f"have fewer than the {rate} samples a second that the network was trained with: their upper frequencies are"
         " empty after resampling",
-        "`data.augmentation.telephone_probability` makes wide-band recordings like them.",
+        "`data.augmentation.telephone_probability` makes the others like them." if wide else "",
         lambda record, fact: fact.file.rate < rate,
     )
     some(

@@ -34,7 +34,7 @@ def module(card: BackboneCard) -> Callable[..., SpeechDataModule]:
     """Make the recipe's data of a list, with the card."""
 
     def make(file: Path, **options: Any) -> SpeechDataModule:
-        data = SpeechDataModule(str(file), **{"batch_size": 4, "calibration_fraction": 0.0, **options})
+        data = SpeechDataModule(str(file), **{"batch_size": 4, **options})
         data.use_card(card)
         return data
 

@@ -151,7 +151,7 @@ def test_the_real_sample_can_be_read(tmp_path: Path, module: Make) -> None:
 
 
 def _schema(card: BackboneCard, folder: Path, **options) -> Schema:
-    data = SpeechDataModule(str(write_ours(folder / "known", utterances(12, 6))), calibration_fraction=0.0, **options)
+    data = SpeechDataModule(str(write_ours(folder / "known", utterances(12, 6))), **options)
     data.use_card(card)
     data.setup("fit")
     return data.schema

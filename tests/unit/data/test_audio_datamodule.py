@@ -29,7 +29,7 @@ class Sounds(AudioDataModule):
     """Records made in memory, of files that are there."""
 
     def __init__(self, records: Sequence[Record], card: BackboneCard = CARD, **kwargs: Any) -> None:
-        super().__init__(**{"val_fraction": 0.2, "calibration_fraction": 0, **kwargs})
+        super().__init__(**{"val_fraction": 0.2, **kwargs})
         self.source = list(records)
         self.use_card(card)
 
