@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_transfer.backbones import LoraOptions, Seq2SeqTransformer
+from lightning_transfer.backbones.sources import RANDOM
 from lightning_transfer.modules.losses import next_token_loss
 from lightning_transfer.modules.repetition import repeats_itself
 from lightning_transfer.modules.spec_augment import SpecAugment
@@ -97,6 +98,7 @@ class Seq2SeqModule(SpeechModule):
         self.max_new_tokens = max_new_tokens
         self.spec_augment = SpecAugment.of(spec_augment)
         self._told_too_long = False
+        self.head_is_pretrained = weights != RANDOM
 
     @property
     def network(self) -> Seq2SeqTransformer:

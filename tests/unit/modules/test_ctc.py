@@ -224,6 +224,7 @@ def test_the_checkpoints_head_is_the_start_where_the_vocabulary_is_the_same(tmp_
     torch.testing.assert_close(module.head[0].weight, oracle.lm_head.weight)
     torch.testing.assert_close(module.head[0].bias, oracle.lm_head.bias)
     assert module._start == "The vocabulary is the checkpoint's: its head of 10 tokens is the start."
+    assert module.head_is_pretrained
     assert not any("lm_head" in name or "_pretrained" in name for name in module.state_dict())
 
 
@@ -237,6 +238,9 @@ def test_of_another_vocabulary_known_rows_stay_and_the_others_are_named(tmp_path
     assert not torch.equal(module.head[0].weight[4], oracle.lm_head.weight[4])
     assert "4 of 5 tokens begin with the checkpoint's rows; new: x" in module._start
     assert "left out: <s>, </s>, <unk>, c, d, '" in module._start
+    assert not module.head_is_pretrained
+    assert loaded(tmp_path, CTCVocabulary(("<pad>", "|", "b"))).head_is_pretrained
+    assert not toy().head_is_pretrained
 
 
 @pytest.mark.parametrize(("head", "message"), [(False, "The head is new"), (True, "")])

@@ -181,6 +181,7 @@ def test_a_checkpoint_is_enough_alone(saved, tmp_path: Path) -> None:
     shutil.rmtree(copy)
     restored = TransferModule.from_checkpoint(tmp_path / "model.ckpt")
     assert type(restored) is Seq2SeqModule
+    assert (module.head_is_pretrained, restored.head_is_pretrained) == (True, False)
     assert restored.card == module.card
     assert restored.predict_step(batch, 0) == module.eval().predict_step(batch, 0)
     assert (restored.language, restored.max_new_tokens) == ("en", 6)
