@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, uint8
 
-__all__ = ["count_inputs", "fingerprint", "input_of", "labels_of"]
+__all__ = ["count_inputs", "fingerprint", "input_of", "labels_of", "target_of"]
 
 _LABEL_KEYS = ("target", "targets", "label", "labels", "y")
 
@@ -38,18 +38,26 @@ def labels_of(batch: Any) -> Tensor | None:  # noqa: ANN401 - any batch
         >>> labels_of((torch.ones(2, 3), torch.tensor([4, 5])))
         tensor([4, 5])
     """
-    label: Any = None
-    if isinstance(batch, Mapping):
-        label = next((batch[key] for key in _LABEL_KEYS if key in batch), None)
-    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        label = next((getattr(batch, key) for key in _LABEL_KEYS if key in batch._fields), None)
-    elif isinstance(batch, tuple | list) and len(batch) > 1:
-        label = batch[1]
+    label = target_of(batch)
     if not isinstance(label, Tensor) or label.ndim != 1 or label.is_floating_point() or label.is_complex():
         return None
     if len(label) != count_inputs(input_of(batch)) or bool((label < 0).any()):
         return None
     return label.detach().cpu().long()
+
+
+def target_of(batch: Any) -> Any:  # noqa: ANN401 - any batch
+    """Return what a batch holds as its target: under a usual name, or second; None where there is nothing.
+
+    Example:
+        >>> target_of(("input", "target")), target_of({"pixel_values": 1, "labels": 2}), target_of("input")
+        ('target', 2, None)
+    """
+    if isinstance(batch, Mapping):
+        return next((batch[key] for key in _LABEL_KEYS if key in batch), None)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return next((getattr(batch, key) for key in _LABEL_KEYS if key in batch._fields), None)
+    return batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
 
 
 def count_inputs(value: Any) -> int:  # noqa: ANN401

@@ -53,7 +53,7 @@ _NEEDS: Final = {
     "wer": (
         "The metric {metric!r} needs a probe of source data with transcripts, and found none in: {lacking}. They come "
         "from the records of a data module of ours, from texts under `text` in each batch, or from "
-        "`module.target_texts(batch)`. Pieces of records that are too long for one input have none."
+        "`module.reference_texts(target)`. Pieces of records that are too long for one input have none."
     ),
 }
 _NUM_NEIGHBOURS = 5

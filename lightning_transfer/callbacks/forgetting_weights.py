@@ -13,8 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_transfer.callbacks.forgetting_batches import count_inputs, input_of
 from lightning_transfer.callbacks.forgetting_reading import call_with, undisturbed
+from lightning_transfer.data.transcripts import CTCVocabulary
 from lightning_transfer.depth import resolve_depth
 from lightning_transfer.depth.layers import DepthMap, plain_name
+from lightning_transfer.types import BackboneCard
 
 __all__ = [
     "backbone_tensors",
@@ -71,8 +73,16 @@ def backbone_tensors(module: nn.Module, depth_map: DepthMap) -> dict[str, Tensor
 
 
 def has_pretrained_head(module: nn.Module) -> bool:
-    """Tell whether the module says that its head is no new one."""
-    return getattr(module, "head_is_pretrained", False) is True
+    """Tell whether the module says that its head is no new one, and has no token that its checkpoint does not know.
+
+    A new token's row begins at random, and must not be drawn back there.
+    """
+    if getattr(module, "head_is_pretrained", False) is not True:
+        return False
+    tokens = getattr(getattr(module, "vocabulary", None), "tokens", None)
+    card = getattr(module, "card", None)
+    known = CTCVocabulary.from_card(card) if tokens is not None and isinstance(card, BackboneCard) else None
+    return known is None or set(tokens or ()) <= set(known.tokens)
 
 
 def blend(pretrained: Tensor, fine_tuned: Tensor, alpha: float) -> Tensor:

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import Subset
 
+from lightning_transfer.callbacks.forgetting_batches import target_of
 from lightning_transfer.data.transcripts import normaliser
 from lightning_transfer.metrics.bootstrap import Interval, cluster_bootstrap
 from lightning_transfer.metrics.word_errors import error_rate, word_errors
@@ -78,7 +79,8 @@ def find_spoken(dataset: Any, batches: Sequence[Any], sizes: Sequence[int], modu
     """Return what is said in the inputs of some batches; None where nothing tells.
 
     Asked for it are, in this order: the records of a data set of ours, which know their speakers too; texts in the
-    batches (under ``text`` or ``transcript``, or second in a tuple); ``module.target_texts(batch)``.
+    batches (under ``text`` or ``transcript``, or second in a tuple); ``module.reference_texts(target)``, which reads
+    the batch's labels back.
 
     Args:
         dataset: That the batches were read from, as the loader holds it.
@@ -90,8 +92,9 @@ def find_spoken(dataset: Any, batches: Sequence[Any], sizes: Sequence[int], modu
     speakers: list[str | None] = []
     for batch, size in zip(batches, sizes, strict=True):
         said = _of_records(dataset, batch) or _in_batch(batch, size)
-        if said is None and callable(getattr(module, "target_texts", None)):
-            said = [(text, None) for text in module.target_texts(batch)]
+        target = target_of(batch)
+        if said is None and target is not None and callable(getattr(module, "reference_texts", None)):
+            said = [(text, None) for text in module.reference_texts(target)]
         if said is None or len(said) != size:
             return None
         texts += [text for text, _ in said]

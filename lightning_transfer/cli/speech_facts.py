@@ -33,7 +33,7 @@ def speech_facts(records: Sequence[Record], columns: Sequence[str] = ()) -> dict
         {'utterances': 1, 'seconds': 2.5, 'unknown': 0, 'speakers': 1, 'columns': {'accent': {'uk': 1}}}
     """
     kept = [name for name in columns if name != "duration" and _few(records, name)]
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
         own = [record for record in records if record.split == split]
         if not own:

@@ -64,6 +64,7 @@ from lightning_transfer.metrics.operating_point import (
     rate_interval,
     resampled_thresholds,
 )
+from lightning_transfer.metrics.retention import budget_left, relative_gain, retention_rank, retention_score
 from lightning_transfer.metrics.selective import (
     PrecisionThreshold,
     RiskCoverage,
@@ -115,6 +116,7 @@ __all__ = [
     "average_precision",
     "balanced_accuracy",
     "brier_terms",
+    "budget_left",
     "calibration_error",
     "character_errors",
     "cka_statistic",
@@ -156,8 +158,11 @@ __all__ = [
     "rate_interval",
     "recall_per_class",
     "region_overlap",
+    "relative_gain",
     "resample",
     "resampled_thresholds",
+    "retention_rank",
+    "retention_score",
     "risk_coverage",
     "saved_activation_bytes",
     "score_bins",

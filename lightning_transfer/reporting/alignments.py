@@ -94,7 +94,8 @@ def sounds(run: RunFiles, data_root: str | None = None) -> tuple[dict[str, str],
     """
     data = run.section("data")
     if data_root is None and not data.get("root") and isinstance(data.get("file"), str):
-        data_root = str(Path(data["file"]).parent)
+        named = Path(data["file"]).expanduser()
+        data_root = str(named if named.is_dir() else named.parent)
     files = DataFiles(run, data_root)
     found: dict[str, str] = {}
     notes: list[str] = []

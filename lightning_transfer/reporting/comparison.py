@@ -21,7 +21,8 @@ __all__ = ["build_comparison", "write_comparison"]
 
 # What differs between any two runs and explains nothing.
 _IGNORED = ("ckpt_path", "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar")
-_CURVES = ("val_loss", "val_macro_f1", "val_auroc", "val_accuracy")
+_CURVES = ("val_loss", "val_macro_f1", "val_auroc", "val_accuracy", "val_wer", "val_cer")
+_MORE = ("recall_at_threshold", "false_reject_rate", "wer_raw", "keyword_recall")
 
 
 def write_comparison(folders: Sequence[str | Path], path: str | Path = "comparison.html") -> Path:
@@ -32,11 +33,18 @@ def write_comparison(folders: Sequence[str | Path], path: str | Path = "comparis
         path: Of the page.
 
     Raises:
-        TransferError: If there are fewer than two, or one is no run's folder.
+        TransferError: If there are fewer than two, one is no run's folder, or some recognise speech and others do not.
     """
     if len(folders) < 2:
         raise TransferError(f"A comparison needs at least two runs, got {len(folders)}. `report RUN` describes one.")
     runs = [RunFiles.read(folder) for folder in folders]
+    speech = [run.name for run in runs if run.task == "transcription"]
+    others = [run.name for run in runs if run.task not in ("", "transcription")]
+    if speech and others:
+        raise TransferError(
+            f"`{speech[0]}` writes down speech and `{others[0]}` does not, so no score of both means the same. Compare "
+            "runs of one task."
+        )
     found = {**build_comparison(runs), **_paired(runs)}
     target = Path(path)
     write_json(target.with_suffix(".json"), found)
@@ -48,7 +56,7 @@ def build_comparison(runs: Sequence[RunFiles]) -> dict[str, Any]:
     scores = [Scores.read(run) for run in runs]
     known = [item for item in scores if item is not None]
     metrics = [name for name in (known[0].shown if known else ()) if any(name in item.metrics for item in known)]
-    extra = [name for name in ("recall_at_threshold", "false_reject_rate") if any(name in s.metrics for s in known)]
+    extra = [name for name in _MORE if any(name in item.metrics for item in known)]
     rows = []
     for place, (run, found) in enumerate(zip(runs, scores, strict=True)):
         forgetting = Forgetting.read(run)
@@ -119,7 +127,8 @@ def _warnings(runs: Sequence[RunFiles]) -> list[str]:
     if len(prints) > 1:
         found.append("The runs have different data or splits: their scores are of different records.")
     if len({tuple(run.data.get("classes") or ()) for run in runs}) > 1:
-        found.append("The runs have different classes.")
+        what = "alphabets" if any(run.task == "transcription" for run in runs) else "classes"
+        found.append(f"The runs have different {what}.")
     return found
 
 

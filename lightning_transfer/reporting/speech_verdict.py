@@ -172,7 +172,9 @@ def _notes(run: RunFiles, scores: Scores) -> Iterator[str]:
     yield from said
     own = usable((scores.metrics.get("wer") or {}).get("value"))
     if own is not None and own > 1:
-        yield "The WER is above 1: more words were heard than were said."
+        yield "The WER is above 1: there are more errors than words that were said."
+    elif own is not None and own > 0.5:
+        yield "More than half of the words are wrong: better than before is not yet good enough to read."
     for name in ("cer", "keyword_recall"):
         item = scores.differences.get("pretrained", {}).get(name)
         if compare(item, name) == "worse":

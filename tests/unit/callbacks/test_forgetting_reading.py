@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from lightning_transfer.backbones.frames import Frames
 from lightning_transfer.callbacks.forgetting_reading import (
     FeatureReader,
     find_reader,
@@ -199,6 +200,16 @@ def test_pooling(shape, axes):
     expected = raw.mean(axes) if axes else raw.reshape(2, -1)
     found = FeatureReader("backbone")(Module(backbone=Shaped(*shape)), X)
     torch.testing.assert_close(found.features, expected)
+
+
+def test_frames_are_averaged_without_padding():
+    class Encoder(nn.Module):
+        def forward(self, x):
+            return Frames(x, torch.tensor([2, 3, 0]))
+
+    x = torch.randn(3, 3, 4)
+    found = FeatureReader("backbone")(Module(backbone=Encoder()), x)
+    torch.testing.assert_close(found.features, torch.stack([x[0, :2].mean(0), x[1].mean(0), torch.zeros(4)]))
 
 
 @pytest.mark.parametrize("batch", [{"image": X, "label": torch.zeros(2)}, {"x": X}, ({"image": X}, torch.zeros(2))])

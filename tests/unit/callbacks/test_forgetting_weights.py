@@ -24,6 +24,9 @@ from lightning_transfer.callbacks.forgetting_weights import (
     set_batchnorm,
     statistics,
 )
+from lightning_transfer.data.transcripts import CTCVocabulary
+from lightning_transfer.depth import resolve_depth
+from lightning_transfer.types import BackboneCard
 
 
 def network(seed=0):
@@ -72,6 +75,27 @@ def test_a_head_inside_the_backbone_is_left_out(source):
     found = backbone_tensors(module, find_backbone(module, None, None))
     every = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     assert set(found) == {f"model.{name}" for name in every if not name.startswith(heads)}
+
+
+def test_a_head_that_keeps_its_alphabet_is_pretrained_too():
+    def net(**attributes):
+        found = nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "head": nn.Linear(2, 1)})
+        for name, value in attributes.items():
+            object.__setattr__(found, name, value)
+        return found
+
+    def tensors(module):
+        return [name for name in backbone_tensors(module, resolve_depth(module)) if name.startswith("head")]
+
+    vocabulary = CTCVocabulary.from_texts(["abc"])
+    card = BackboneCard("x", "x", processor={"vocabulary": vocabulary.to_dict()})
+    more = CTCVocabulary.from_texts(["abcd"])
+    assert tensors(net()) == []
+    assert tensors(net(head_is_pretrained=False)) == []
+    assert tensors(net(head_is_pretrained=True)) == ["head.weight", "head.bias"]
+    assert tensors(net(head_is_pretrained=True, vocabulary=vocabulary, card=card)) == ["head.weight", "head.bias"]
+    # The row of the new letter began at random.
+    assert tensors(net(head_is_pretrained=True, vocabulary=more, card=card)) == []
 
 
 def test_names_are_those_from_before_compiling():

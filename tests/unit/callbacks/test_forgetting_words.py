@@ -88,8 +88,8 @@ def test_targets_that_the_module_writes_out():
     class Module:
         schema = SimpleNamespace(preprocessing={"scoring_normaliser": "none"})
 
-        def target_texts(self, batch):
-            return ["".join("abc"[number] for number in row) for row in batch.target]
+        def reference_texts(self, target):
+            return ["".join("abc"[number] for number in row) for row in target]
 
     batch = Batch(torch.ones(2, 3), torch.tensor([[0, 1], [2, 2]]), torch.arange(2))
     assert find_spoken([], [batch], [2], Module()) == Spoken(("ab", "cc"), (None, None), "none")

@@ -140,3 +140,5 @@ def test_data_that_moved_and_a_manifest_without_a_root(tmp_path: Path) -> None:
         config.replace(f"root: {tmp_path / 'data'}", f"file: {tmp_path / 'moved' / 'train.jsonl'}")
     )
     assert len(sounds(RunFiles.read(folder))[0]) == 5
+    (folder / "config.yaml").write_text(config.replace(f"root: {tmp_path / 'data'}", f"file: {tmp_path / 'moved'}"))
+    assert len(sounds(RunFiles.read(folder))[0]) == 5

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from make_run import evaluation, item, make_fit, make_test
+from make_speech_run import make_speech_fit, make_speech_test
 from page_reader import Page
 
 from lightning_transfer.errors import TransferError
@@ -85,3 +86,28 @@ def test_callbacks_are_compared_by_class_not_by_place() -> None:
     assert keys == ["trainer.callbacks.Two.class_path"]
     [row] = _config_differences([config("One"), {**config("One"), "seed": 3}])
     assert row["values"] == ["not set", "3"]
+
+
+def test_recognisers_are_compared_in_words(tmp_path: Path) -> None:
+    one = make_speech_test(make_speech_fit(tmp_path / "one"), share=0.3, sound=False)
+    two = make_speech_test(make_speech_fit(tmp_path / "two"), share=0.1, sound=False)
+    page = Page(write_comparison([one, two], tmp_path / "out.html").read_text())
+    page.check()
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["metrics"] == ["wer", "cer"]
+    rates = [row["metrics"]["wer"]["value"] for row in found["runs"]]
+    difference = found["paired"][0]["metrics"]["wer"]
+    assert found["paired"][0]["same_records"]
+    assert difference["value"] == pytest.approx(rates[1] - rates[0])
+    assert difference["shows"] == "better"
+    assert "Validation WER" in page.text
+    assert "WER, texts as they are" in page.text
+    assert "0.050 [0.030, 0.080]" in page.text  # general speech before
+
+
+def test_a_recogniser_and_a_classifier_are_not_compared(tmp_path: Path) -> None:
+    speech = make_speech_test(make_speech_fit(tmp_path / "calls"), sound=False)
+    other = make_test(make_fit(tmp_path / "surfaces"), pictures=False)
+    with pytest.raises(TransferError, match="`calls` writes down speech and `surfaces` does not"):
+        write_comparison([other, speech], tmp_path / "out.html")
+    assert not (tmp_path / "out.html").exists()

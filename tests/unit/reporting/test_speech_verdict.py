@@ -118,9 +118,11 @@ def test_notes(run: RunFiles) -> None:
     loud = replace(known, metrics={**known.metrics, "wer": item(1.25, 1.0, 1.5)}, differences=differences)
     notes = speech_verdict(replace(run, num_tests=2), loud, Forgetting()).notes
     assert "Few data: with 6 speakers the intervals are rather too narrow than too wide." in notes
-    assert "The WER is above 1: more words were heard than were said." in notes
+    assert "The WER is above 1: there are more errors than words that were said." in notes
     assert "By keyword recall it was better before adapting: now minus before -0.200 [-0.300, -0.100]." in notes
     assert any("read 2 times" in note for note in notes)
+    poor = replace(known, metrics={**known.metrics, "wer": item(0.75, 0.7, 0.8)})
+    assert any("More than half of the words are wrong" in n for n in speech_verdict(run, poor, Forgetting()).notes)
 
 
 def test_before_the_test_nothing_is_claimed(tmp_path: Path) -> None:
