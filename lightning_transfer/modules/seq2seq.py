@@ -154,6 +154,11 @@ class Seq2SeqModule(SpeechModule):
         device = target.device
         return given.to(device), wanted.to(device), torch.tensor(too_long, device=device)
 
+    def trial_input(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what `forward` takes of a batch with transcripts, as a plan tries it to measure memory."""
+        given, _, _ = self.teach(labelled(batch))
+        return {"input_features": batch.input["input_features"], "decoder_input_ids": given}
+
     def loss(self, input: Mapping[str, Tensor], target: Tensor, *, augment: bool = False) -> tuple[Tensor, Tensor]:
         """Return the mean loss of the texts' tokens as a scalar, and which texts do not fit into the decoder."""
         given, wanted, too_long = self.teach(target)

@@ -271,3 +271,11 @@ def test_a_ctc_model_is_refused(tmp_path: Path, caplog) -> None:
     save_ctc(tmp_path, "hubert")
     with caplog.at_level(logging.INFO), pytest.raises(Exception, match="writes no text by itself"):
         Seq2SeqModule(str(tmp_path))
+
+
+def test_a_plan_tries_it_with_a_text(saved) -> None:
+    folder, _, tokenizer = saved
+    module, batch = loaded(folder), batch_of(tokenizer)
+    given, _, _ = module.teach(batch.target)
+    logits = module(module.trial_input(batch))
+    assert logits.shape[:2] == given.shape
