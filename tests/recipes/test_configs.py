@@ -25,6 +25,14 @@ NAMES = {
         "tickets_xlmr_lora",
         *(f"banking77_minilm_{kind}" for kind in ("probe", "gradual", "lora", "fewshot")),
     },
+    "speech": {
+        "demo",
+        "calls_embedded_classification",
+        "commonvoice_wavlm_gradual",
+        "nemo_manifest_wav2vec2_lp_ft",
+        "whisper_small_lora",
+        *(f"fsdd_embedded_{kind}" for kind in ("probe", "gradual", "full")),
+    },
     "vision": {"demo", *(f"magnetic_tile_mobilenetv2_{kind}" for kind in ("probe", "lp_ft", "gradual"))},
 }
 
