@@ -19,6 +19,7 @@ from recipes.vision.surfaces import write_surfaces
 ROOT = Path(__file__).parents[2]
 README = ROOT / "recipes" / "vision" / "README.md"
 NLP = ROOT / "recipes" / "nlp" / "README.md"
+SPEECH = ROOT / "recipes" / "speech" / "README.md"
 LIMITS = "--trainer.max_epochs 1 --evaluation.scratch.max_epochs 1"
 DATA = Path(os.environ.get("LT_DATA_DIR", ROOT.parent / "shared" / "data")) / "magnetic_tile"
 WEIGHTS = Path(os.environ.get("LT_WEIGHTS_DIR", ROOT.parent / "shared" / "weights")) / "mobilenet_v2_qat"
@@ -170,4 +171,48 @@ def test_the_nlp_lines_for_real_data_run(tmp_path: Path) -> None:
     lines = [fence.text for fence in fences(NLP) if fence.needs_real_data]
     said = [shell(text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data)) for text in lines]
     assert "near-duplicates-across-splits" in said[0]
+    assert list(place.rglob("test/predictions.jsonl"))
+
+
+def test_the_speech_fences_show_the_whole_path() -> None:
+    code = "".join(fence.text for fence in fences(SPEECH) if fence.kind == "bash")
+    verbs = set(re.findall(r"python -m recipes\.speech (\S+)", code))
+    assert {"check-data", "plan", "fit", "test", "report", "predict", "export", "configs", "copy"} <= verbs
+    assert set(re.findall(r"\$(\w+)", code)) == {"LIMITS", "RUN", "CALLS", "DATA"}
+    for name in re.findall(r"`(\w+\.yaml)`", SPEECH.read_text()):
+        assert (SPEECH.parent / "configs" / name).is_file() or name == "config.yaml"
+    assert "--trainer.max_epochs 1" in SPEECH.read_text(), (
+        "the limits of this test must be those that the README offers"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_speech_lines_run_in_order(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    place = checkout(tmp_path / "checkout")
+    lines = [fence.text for fence in fences(SPEECH) if fence.kind == "bash" and not fence.needs_real_data]
+    # One shell, as a reader has: the second fence goes on with the first one's RUN.
+    calls = str(place / "runs" / "data" / "calls" / "calls.csv")
+    said = shell("\n".join(lines), place, LIMITS="--trainer.max_epochs 1", CALLS=calls)
+    assert "pretrained" in said
+    rows = [json.loads(line) for line in next(place.rglob("predict/predictions.jsonl")).read_text().splitlines()]
+    assert len(rows) == len(Path(calls).read_text().splitlines()) - 1
+    for name in ("report.html", "test/evaluation.json", "export/model.onnx", "forgetting.json"):
+        assert list(place.glob(f"runs/speech/demo-*/{name}")), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.real_data
+def test_the_speech_lines_for_real_data_run(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    data = DATA.parent / "fsdd"
+    if not data.is_dir():
+        pytest.skip(f"no {data}: set LT_DATA_DIR")
+    place = checkout(tmp_path / "checkout")
+    shell("python -m recipes.speech.sample.make runs/data/calls", place)
+    for fence in fences(SPEECH):
+        if fence.needs_real_data:
+            shell(fence.text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data))
     assert list(place.rglob("test/predictions.jsonl"))
