@@ -123,9 +123,10 @@ def evaluation(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def general(result: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the word error rate on general sentences before and after the fit."""
+    """Return the word error rate on general sentences before and after the fit; NaN where it was not measured."""
     facts = json.loads((ROOT / result["run"] / "metrics.json").read_text())
-    return facts["source_wer_before"]["value"], facts["source_wer_after"]["value"]
+    before, after = (facts[f"source_wer_{when}"]["value"] for when in ("before", "after"))
+    return tuple(float("nan") if rate is None else rate for rate in (before, after))  # type: ignore[return-value]
 
 
 def word_error(result: Mapping[str, Any], way: str) -> float:
@@ -156,7 +157,7 @@ def row(name: str, rates: Sequence[float], kept: Sequence[Result], costs: Sequen
     before = [general(result) for result in kept]
     cells += [f"{np.mean(column):.3f}" for column in zip(*before, strict=True)] if before else ["", ""]
     for key in ("seconds", "cpu_seconds", "megabytes"):
-        values = [result["cost"][key] for result in costs]
+        values = [result["cost"][key] for result in costs if key in result["cost"]]
         cells.append(f"{(max if key == 'megabytes' else np.median)(values):.0f}" if values else "")
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
