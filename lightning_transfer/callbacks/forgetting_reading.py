@@ -224,9 +224,11 @@ def _pooled(output: Any, inputs: Any) -> Tensor:  # noqa: ANN401
     """Return features of shape ``(N, F)``: maps are averaged over space, tokens and frames without padding."""
     if getattr(output, "_fields", ()) == ("features", "lengths"):
         # Our own `Frames`; importing its home would import transformers.
-        real = torch.arange(output.features.shape[1], device=output.lengths.device) < output.lengths[:, None]
-        total: Tensor = output.features.masked_fill(~real[:, :, None], 0.0).sum(1)
-        return total / output.lengths.clamp_min(1)[:, None].to(total.dtype)
+        features: Tensor = output.features
+        lengths: Tensor = output.lengths
+        real = torch.arange(features.shape[1], device=lengths.device) < lengths[:, None]
+        total = features.masked_fill(~real[:, :, None], 0.0).sum(1)
+        return total / lengths.clamp_min(1)[:, None].to(total.dtype)
     if not isinstance(output, Tensor):
         if getattr(output, "last_hidden_state", None) is not None:
             output = output.last_hidden_state
