@@ -54,4 +54,6 @@ def test_no_large_files_are_tracked() -> None:
         pytest.skip("not a git checkout")
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
-        assert not path.is_file() or path.stat().st_size <= 5_000_000, name
+        # What travels in the wheel so that a first run needs no network may have twice as much.
+        limit = 10_000_000 if path.parent.name == "embedded" else 5_000_000
+        assert not path.is_file() or path.stat().st_size <= limit, name
