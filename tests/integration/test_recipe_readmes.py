@@ -19,6 +19,7 @@ from recipes.vision.surfaces import write_surfaces
 ROOT = Path(__file__).parents[2]
 README = ROOT / "recipes" / "vision" / "README.md"
 NLP = ROOT / "recipes" / "nlp" / "README.md"
+SPEECH = ROOT / "recipes" / "speech" / "README.md"
 LIMITS = "--trainer.max_epochs 1 --evaluation.scratch.max_epochs 1"
 DATA = Path(os.environ.get("LT_DATA_DIR", ROOT.parent / "shared" / "data")) / "magnetic_tile"
 WEIGHTS = Path(os.environ.get("LT_WEIGHTS_DIR", ROOT.parent / "shared" / "weights")) / "mobilenet_v2_qat"
@@ -170,4 +171,54 @@ def test_the_nlp_lines_for_real_data_run(tmp_path: Path) -> None:
     lines = [fence.text for fence in fences(NLP) if fence.needs_real_data]
     said = [shell(text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data)) for text in lines]
     assert "near-duplicates-across-splits" in said[0]
+    assert list(place.rglob("test/predictions.jsonl"))
+
+
+def test_the_speech_fences_show_the_whole_path() -> None:
+    found = fences(SPEECH)
+    code = "".join(fence.text for fence in found if fence.kind == "bash")
+    verbs = set(re.findall(r"python -m recipes\.speech (\S+)", code))
+    assert {"check-data", "plan", "fit", "test", "report", "predict", "export", "configs", "copy"} <= verbs
+    assert set(re.findall(r"\$(\w+)", code)) == {"LIMITS", "RUN", "CALLS", "DATA"}
+    for name in re.findall(r"`(\w+\.yaml)`", SPEECH.read_text()):
+        assert (SPEECH.parent / "configs" / name).is_file() or name == "config.yaml"
+    assert "--trainer.max_epochs 1" in SPEECH.read_text(), (
+        "the limits of this test must be those that the README offers"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_speech_lines_run_in_order(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader", reason="the extra `offline` is not installed")
+    place = checkout(tmp_path / "checkout")
+    lines = [fence.text for fence in fences(SPEECH) if fence.kind == "bash" and not fence.needs_real_data]
+    # One shell, as a reader has. Its own calls are those of the sample, which the first fence writes.
+    said = shell("\n".join(lines), place, LIMITS="--trainer.max_epochs 1", CALLS="runs/data/calls/calls.csv")
+    assert "Source WER:" in said
+    assert "texts are the checkpoint's" in said
+    assert "Real-time factor" in said
+    with (place / "runs" / "data" / "calls" / "calls.csv").open() as stream:
+        paths = [line.partition(",")[0] for line in stream][1:]
+    rows = [json.loads(line) for line in next(place.rglob("predict/predictions.jsonl")).read_text().splitlines()]
+    assert [row["id"] for row in rows] == paths
+    spoken = [json.loads(line) for line in (place / "general.jsonl").read_text().splitlines()]
+    assert len(spoken) == 120
+    assert sum(bool(row["text"]) for row in spoken) > 100
+    for name in ("report.html", "forgetting.json", "test/evaluation.json", "export/model_int8.onnx"):
+        assert list(place.glob(f"runs/speech/demo-*/{name}")), name
+    assert {path.name.split("-")[0] for path in (place / "runs" / "speech").iterdir()} == {"demo", "mine"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.real_data
+def test_the_speech_lines_for_real_data_run(tmp_path: Path) -> None:
+    data = DATA.parent / "fsdd"
+    if not data.is_dir():
+        pytest.skip(f"no {data}: set LT_DATA_DIR")
+    place = checkout(tmp_path / "checkout")
+    lines = [fence.text for fence in fences(SPEECH) if fence.needs_real_data]
+    said = [shell(text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data)) for text in lines]
+    assert "speaker" in said[0]
     assert list(place.rglob("test/predictions.jsonl"))
