@@ -10,7 +10,7 @@ PYTEST := $(SINGLE) $(BIN)/python -m pytest -n 2 --dist worksteal
 help:
 	@echo "make demo       adapt a backbone to generated surfaces with defects (under 90 s, offline)"
 	@echo "make demo-nlp   adapt a text encoder to sample tickets (under 2 minutes, offline)"
-	@echo "make demo-speech  adapt a recogniser to synthesised calls (under 2 minutes, offline)"
+	@echo "make demo-speech   adapt a recogniser to synthesised calls (under 2 minutes, offline)"
 	@echo "make test       everything that must pass before a commit"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make setup      create .venv and install everything"

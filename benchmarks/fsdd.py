@@ -1,17 +1,17 @@
-"""What does a recogniser that has heard synthetic speech alone learn from four people, and what of it is kept?
+"""Spoken digits of real people, from a model that only heard synthesised speech: what does each way of adapting reach?
 
-The embedded speech model is adapted to four of the six speakers of the Free Spoken Digit Dataset and tested on the
-other two, for each of three disjoint pairs. Each way is a `fit` and a `test` of one of the recipe's own configs:
-``probe``, ``gradual`` and ``full``; ``scratch`` is the baseline of that name in the test of ``full``: the same network
-from random weights, its rate chosen of several, trained until validation stalls. Beside the digits stands the word
-error rate on general synthetic sentences in the accent of the pretraining, before and after.
+The six speakers, sorted by name, make three pairs. Each pair is the test of one round: the embedded model is adapted to
+the other four, of whom one, the next in the row, chooses the epoch. Ways are the recipe's own configs (the linear layer
+alone, gradual unfreezing, everything), the same network from scratch (the best of a few rates on validation, trained
+until validation stalls), and the model as it was. The same runs are then tested on general sentences, synthesised in
+the accent of the pretraining with a seed of their own: what the digits cost. Each verb is a process of its own; what
+was run is kept, and not run again.
 
-The four speakers' last five takes of each digit validate: they choose the epoch. Nothing chooses by the two that test.
+    python -m benchmarks.fsdd --data DIR [--pairs 0 1 2] [--ways probe gradual full scratch] [--validate takes]
+        [-- FURTHER OPTIONS OF fit]
 
-    python -m benchmarks.fsdd [--data DIR] [--pairs 0 1 2] [--ways probe gradual full scratch] [-- FURTHER OPTIONS]
-
-What is there already is not run again. Seconds are those of the whole `fit`; CPU seconds count all cores together, and
-other work on the machine hardly changes them.
+``--validate takes`` trains on all four speakers and chooses the epoch on takes 0 to 4 of theirs, which are easier than
+a new speaker. CPU seconds are those of all threads: they do not depend on who else uses the machine.
 """
 
 from __future__ import annotations
@@ -20,162 +20,282 @@ import argparse
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.recipe_runs import ROOT, run_recipe
+from benchmarks.recipe_runs import ROOT, Ran, run_recipe
 
 CONFIGS = ROOT / "recipes" / "speech" / "configs"
 WAYS = ("probe", "gradual", "full", "scratch")
-VALIDATE = 45
-"""Takes from here on, of 50, validate."""
+BEFORE = "before adapting"
+COLUMNS = ("path", "text", "speaker", "accent", "gender", "split")
+_LAST_VALIDATION_TAKE = 4
+# Of general sentences to be judged by, and of their draw: one that neither the pretraining nor the demo has.
+_NUM_GENERAL, _GENERAL_SEED = 600, 41
 
-Result = dict[str, Any]
+
+class Words(NamedTuple):
+    """Words that a speaker said, and the errors in them."""
+
+    speaker: str
+    words: int
+    errors: float
 
 
 def main() -> None:
-    """Run what is asked for and not there yet, and print the tables."""
+    """Run what is asked for and not there yet, then print the tables of everything that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LT_DATA_DIR", "../shared/data")) / "fsdd")
-    parser.add_argument("--general", type=Path, default=Path("runs/data/calls/general.csv"))
     parser.add_argument("--pairs", nargs="*", type=int, default=[0, 1, 2], choices=[0, 1, 2])
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--validate", choices=["speaker", "takes"], default="speaker")
+    parser.add_argument("--rates", nargs="*", type=float, default=[3e-4, 1e-3, 3e-3], help="of the row from scratch")
+    parser.add_argument("--patience", type=int, default=8, help="of the row from scratch, in epochs")
+    parser.add_argument("--max_epochs", type=int, default=150, help="of the row from scratch")
+    parser.add_argument("--num_general", type=int, default=_NUM_GENERAL)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/fsdd"))
     parser.add_argument("overrides", nargs="*", help="further options of every `fit`, after `--`")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    if not args.general.is_file():
-        from recipes.speech.sample.make import write_sample
-
-        write_sample(args.general.parent, seed=0)
-    found: dict[tuple[int, str], Result] = {}
+    folder = args.out.absolute() / args.validate
+    folder.mkdir(parents=True, exist_ok=True)
+    general = write_general(args.out.absolute() / "general", args.num_general)
     for pair in args.pairs:
-        table = write_table(args.data, pair, args.out / f"pair{pair}.csv")
-        for way in [way for way in WAYS if way in args.ways]:
-            found[pair, way] = run(way, pair, table, args)
-            print(f"pair {pair}, {way}: {found[pair, way]['run']}", flush=True)
-    print_words(found)
-    print_speakers(found)
+        table = write_table(args.data, folder / f"pair{pair}.csv", pair, args.validate)
+        # From scratch last: it is a row of the test of a run that is there.
+        for way in sorted(args.ways, key=WAYS.index):
+            stored = folder / f"{way}-{pair}.json"
+            if stored.is_file():
+                continue
+            found = scratch(folder, pair, args) if way == "scratch" else adapt(way, table, general, args.overrides)
+            stored.write_text(json.dumps(found))
+            print(f"{way}, pair {pair}: {found['run']}", flush=True)
+    rows = collect(folder)
+    if rows:
+        print_speakers(rows)
+        print_summary(rows)
 
 
-def pairs_of(speakers: Iterable[str]) -> list[tuple[str, str]]:
-    """Return neighbours in the order of their names, each speaker once.
+def speakers_of(data: Path) -> list[str]:
+    """Return the speakers, sorted by name."""
+    return sorted({row["speaker"] for row in read(data / "manifest.csv")})
+
+
+def divide(speakers: Sequence[str], pair: int) -> tuple[list[str], str]:
+    """Return who is tested in a round, and who chooses the epoch.
 
     Example:
-        >>> pairs_of(["d", "a", "c", "b"])
-        [('a', 'b'), ('c', 'd')]
+        >>> [divide("abcdef", pair) for pair in range(3)]
+        [(['a', 'b'], 'c'), (['c', 'd'], 'e'), (['e', 'f'], 'a')]
     """
-    names = sorted(set(speakers))
-    return list(zip(names[::2], names[1::2], strict=True))
+    return list(speakers[2 * pair : 2 * pair + 2]), speakers[(2 * pair + 2) % len(speakers)]
 
 
-def write_table(data: Path, pair: int, file: Path) -> Path:
-    """Write the recordings with their splits: two speakers test, of the others the last takes validate.
-
-    A speaker of both training and validation has two names, since the recipe keeps each on one side; that validation
-    hears known voices is meant.
-    """
-    with (data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    tested = pairs_of(row["speaker"] for row in rows)[pair]
-    with file.open("w", newline="", encoding="utf-8") as stream:
+def write_table(data: Path, path: Path, pair: int, validate: str) -> Path:
+    """Write the manifest with the splits of one round; paths are absolute."""
+    tested, chooses = divide(speakers_of(data), pair)
+    with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("id", "path", "text", "speaker", "accent", "split"))
-        for row in rows:
-            split = "test" if row["speaker"] in tested else "val" if int(row["take"]) >= VALIDATE else "train"
-            speaker = f"{row['speaker']} again" if split == "val" else row["speaker"]
-            writer.writerow((row["path"], row["path"], row["transcript"], speaker, row["accent"], split))
-    return file
+        writer.writerow(COLUMNS)
+        for row in read(data / "manifest.csv"):
+            speaker, split = row["speaker"], "train"
+            if speaker in tested:
+                split = "test"
+            elif validate == "speaker" and speaker == chooses:
+                split = "val"
+            elif validate == "takes" and int(row["take"]) <= _LAST_VALIDATION_TAKE:
+                # The recipe keeps a speaker on one side; here a speaker's takes are divided on purpose.
+                speaker, split = f"{speaker}, takes 0 to {_LAST_VALIDATION_TAKE}", "val"
+            file = (data / row["path"]).resolve()
+            writer.writerow((file, row["transcript"], speaker, row["accent"], row["gender"], split))
+    return path
 
 
-def run(way: str, pair: int, table: Path, args: argparse.Namespace) -> Result:
-    """Fit and test once, unless an earlier call did; return the run, its test, and what the fit cost."""
-    stored = args.out / f"{way}-{pair}.json"
-    if not stored.is_file():
-        if way == "scratch":
-            full = run("full", pair, table, args)
-            tested = run_recipe("speech", ["test", full["run"], "--evaluation.baselines=[pretrained,scratch]"])
-            result = {"run": full["run"], "cost": tested.cost}
-        else:
-            words = ["fit", "--config", str(CONFIGS / f"fsdd_embedded_{way}.yaml"), f"--data.file={table}"]
-            words += [f"--data.root={args.data}", "--data.text_column=text", f"--data.general_file={args.general}"]
-            fitted = run_recipe("speech", [*words, "--trainer.enable_progress_bar=false", *args.overrides])
-            tested = run_recipe("speech", ["test", fitted.folder])
-            result = {"run": fitted.folder, "cost": fitted.cost}
-        result["test"] = str(newest_test(ROOT / result["run"]).relative_to(ROOT))
-        stored.write_text(json.dumps(result))
-    found: Result = json.loads(stored.read_text())
-    return found
+def write_general(folder: Path, count: int) -> Path:
+    """Speak general sentences, once; return their table, in which all are to be tested on."""
+    table = folder / "test.csv"
+    if not table.is_file():
+        from recipes.speech.sample.make import write_sample
+
+        sample = write_sample(folder / "sample", seed=_GENERAL_SEED, calls_per_speaker=1, num_general=count)
+        rows = [{**row, "path": str(sample.root / row["path"]), "split": "test"} for row in read(sample.general)]
+        with table.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return table
 
 
-def newest_test(run: Path) -> Path:
-    """Return the folder of the run's last test."""
-    return max(run.glob("test*/evaluation.json"), key=lambda path: path.stat().st_mtime).parent
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
-def evaluation(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a test found."""
-    found: dict[str, Any] = json.loads((ROOT / result["test"] / "evaluation.json").read_text())
-    return found
+def adapt(way: str, table: Path, general: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Fit, and test on the digits and on general sentences, each beside the model as it was."""
+    config = CONFIGS / f"fsdd_embedded_{way}.yaml"
+    quiet, own = "--trainer.enable_progress_bar=false", [f"--data.root={Path('/')}", "--data.text_column=text"]
+    words = ["fit", "--config", str(config), f"--data.file={table}", *own, quiet, *overrides]
+    fitted = run_recipe("speech", words)
+    test = ["test", fitted.folder, quiet, "--evaluation.baselines=[pretrained]"]
+    return {
+        "run": fitted.folder,
+        "cost": fitted.cost,
+        "digits": evaluation(run_recipe("speech", test)),
+        "general": evaluation(run_recipe("speech", [*test, f"--data.file={general}", *own])),
+    }
 
 
-def general(result: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the word error rate on general sentences before and after the fit; NaN where it was not measured."""
-    facts = json.loads((ROOT / result["run"] / "metrics.json").read_text())
-    before, after = (facts[f"source_wer_{when}"]["value"] for when in ("before", "after"))
-    return tuple(float("nan") if rate is None else rate for rate in (before, after))  # type: ignore[return-value]
+def scratch(folder: Path, pair: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train the same network from random weights, as a row of the test of a run that is there."""
+    for way in ("full", "gradual", "probe"):
+        stored = folder / f"{way}-{pair}.json"
+        if stored.is_file():
+            run = json.loads(stored.read_text())["run"]
+            break
+    else:
+        raise SystemExit(f"From scratch is a row of a run's test, and pair {pair} has no run: add `full` to `--ways`.")
+    rates = json.dumps(args.rates)
+    words = ["test", run, "--trainer.enable_progress_bar=false", "--evaluation.baselines=[scratch]"]
+    words += [f"--evaluation.scratch.learning_rates={rates}", f"--evaluation.scratch.patience={args.patience}"]
+    ran = run_recipe("speech", [*words, f"--evaluation.scratch.max_epochs={args.max_epochs}"])
+    return {"run": run, "cost": ran.cost, "digits": evaluation(ran)}
 
 
-def word_error(result: Mapping[str, Any], way: str) -> float:
-    """Return the word error rate of a way on the pair that tests: of its model, or of its row among the baselines."""
-    found = evaluation(result)
-    metrics = found["baselines"][way] if way in ("pretrained", "scratch") else found["metrics"]
-    return float(metrics["wer"]["value"])
+def evaluation(ran: Ran) -> str:
+    """Return where a test wrote what it found; a second test of a run has a folder of its own."""
+    line = next(line for line in reversed(ran.output.splitlines()) if line.startswith("Written: "))
+    return str(Path(line.removeprefix("Written: ").strip()).parent / "evaluation.json")
 
 
-def print_words(found: Mapping[tuple[int, str], Result]) -> None:
-    """Print the word error rate of each way on each pair, on general speech, and what the fits cost."""
-    pairs = sorted({pair for pair, _ in found})
-    columns = ["way", *(f"pair {pair}" for pair in pairs), "mean", "general before", "general after", "fit: s", "CPU s",
-               "peak MB"]  # fmt: skip
-    print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    first = next(iter({way for _, way in found}), None)
-    if first is not None:
-        row("before adapting", [word_error(found[pair, first], "pretrained") for pair in pairs], [], [])
+def collect(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return way -> pair -> what its run cost, and the words of each speaker, on digits and on general sentences.
+
+    ``before adapting`` is of any run's test: the baseline is the same in all of them.
+    """
+    rows: dict[str, dict[int, dict[str, Any]]] = {}
     for way in WAYS:
-        own = [found[pair, way] for pair in pairs if (pair, way) in found]
-        if own:
-            row(way, [word_error(result, way) for result in own], [] if way == "scratch" else own, own)
+        for stored in sorted(folder.glob(f"{way}-*.json")):
+            pair, found = int(stored.stem.rpartition("-")[2]), json.loads(stored.read_text())
+            judged = json.loads((ROOT / found["digits"]).read_text())
+            row = {"cost": found["cost"], "digits": words_of(judged, "scratch" if way == "scratch" else None)}
+            if "general" in found:
+                sentences = json.loads((ROOT / found["general"]).read_text())
+                row["general"] = words_of(sentences, None)
+                before = {"digits": words_of(judged, "pretrained"), "general": words_of(sentences, "pretrained")}
+                rows.setdefault(BEFORE, {}).setdefault(pair, before)
+            rows.setdefault(way, {})[pair] = row
+    return {way: rows[way] for way in (BEFORE, *WAYS) if way in rows}
 
 
-def row(name: str, rates: Sequence[float], kept: Sequence[Result], costs: Sequence[Result]) -> None:
-    """Print one row of the first table; ``kept`` are the runs whose general error rates are known."""
-    cells = [*(f"{rate:.3f}" for rate in rates), f"{np.mean(rates):.3f}"]
-    before = [general(result) for result in kept]
-    cells += [f"{np.mean(column):.3f}" for column in zip(*before, strict=True)] if before else ["", ""]
-    for key in ("seconds", "cpu_seconds", "megabytes"):
-        values = [result["cost"][key] for result in costs if key in result["cost"]]
-        cells.append(f"{(max if key == 'megabytes' else np.median)(values):.0f}" if values else "")
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+def words_of(judged: Mapping[str, Any], baseline: str | None) -> list[Words]:
+    """Return the words of each speaker, and the errors in them, of the model or of one of its baselines.
+
+    Example:
+        >>> words = {"hits": 7, "substitutions": 2, "insertions": 1, "deletions": 1}
+        >>> speaker = {"speaker": "a", "words": words, "wer": {"value": 0.4}, "baselines": {"scratch": {"value": 0.8}}}
+        >>> words_of({"speakers": [speaker]}, None), words_of({"speakers": [speaker]}, "scratch")
+        ([Words(speaker='a', words=10, errors=4.0)], [Words(speaker='a', words=10, errors=8.0)])
+    """
+    found = []
+    for item in judged["speakers"]:
+        count = sum(item["words"][kind] for kind in ("hits", "substitutions", "deletions"))
+        rate = (item["wer"] if baseline is None else item["baselines"].get(baseline, {"value": None}))["value"]
+        if rate is None:
+            raise SystemExit(f"No WER of `{baseline}` for speaker `{item['speaker']}`: {judged['descriptions']}")
+        found.append(Words(item["speaker"], count, rate * count))
+    return found
 
 
-def print_speakers(found: Mapping[tuple[int, str], Result]) -> None:
-    """Print the word error rate of every speaker that tested, with its interval over utterances."""
-    ways = [way for way in WAYS if way != "scratch" and any(key[1] == way for key in found)]
-    print(f"\n| speaker | {' | '.join(ways)} |\n|---{'|---' * len(ways)}|")
-    for pair in sorted({pair for pair, _ in found}):
-        rates = {way: speaker_rates(evaluation(found[pair, way])) for way in ways if (pair, way) in found}
-        for speaker in sorted({name for rows in rates.values() for name in rows}):
-            print(f"| {speaker} | {' | '.join(rates.get(way, {}).get(speaker, '') for way in ways)} |", flush=True)
-    print(flush=True)
+def rate(rows: Sequence[Words]) -> str:
+    """Return the WER of all words together, with its interval over speakers."""
+    from lightning_transfer.metrics import cluster_bootstrap
+
+    words, errors = (
+        np.array(column, dtype=np.float64) for column in ([r.words for r in rows], [r.errors for r in rows])
+    )
+    found = cluster_bootstrap(lambda weights: weights @ errors / (weights @ words), [row.speaker for row in rows])
+    return str(found)
 
 
-def speaker_rates(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return speaker -> word error rate, as a test has them."""
-    return {str(item["speaker"]): f"{item['wer']['value']:.3f}" for item in found["speakers"]}
+def joined(pairs: Mapping[int, Mapping[str, Any]], what: str) -> list[Words]:
+    """Return the words of all rounds; a speaker of general sentences comes once a round."""
+    return [item for pair in sorted(pairs) for item in pairs[pair].get(what, [])]
+
+
+def print_speakers(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
+    """Print the WER of each speaker, who was never learnt from, by each way."""
+    names = sorted({item.speaker for pairs in rows.values() for item in joined(pairs, "digits")})
+    print(f"| WER of a speaker | {' | '.join(names)} | mean |\n|{'---|' * (len(names) + 2)}")
+    for way, pairs in rows.items():
+        rates = {item.speaker: item.errors / item.words for item in joined(pairs, "digits")}
+        cells = [f"{rates[name]:.3f}" if name in rates else "" for name in names]
+        print(f"| {way} | {' | '.join(cells)} | {np.mean(list(rates.values())):.3f} |")
+
+
+def print_summary(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
+    """Print mean and pooled WER, that of general sentences, and what the fits cost."""
+    columns = ["way", "pairs", "WER, mean of pairs (range)", "WER, pooled [95 % over speakers]", "over from scratch",
+               "general WER", "general WER, higher by", "fit: s", "CPU s", "peak MB"]  # fmt: skip
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for way, pairs in rows.items():
+        means = [share(pair["digits"]) for _, pair in sorted(pairs.items())]
+        sentences = joined(pairs, "general")
+        costs = [pair["cost"] for pair in pairs.values() if "cost" in pair]
+        cells = [
+            str(len(pairs)),
+            f"{np.mean(means):.3f} ({min(means):.3f} to {max(means):.3f})",
+            rate(joined(pairs, "digits")),
+            ratio(pairs, rows.get("scratch", {})) if way != "scratch" else "",
+            f"{share(sentences):.3f}" if sentences else "",
+            risen(pairs, rows.get(BEFORE, {})) if way != BEFORE else "",
+            *(f"{np.median([cost[key] for cost in costs]):.0f}" if costs else "" for key in ("seconds", "cpu_seconds")),
+            f"{max(cost['megabytes'] for cost in costs):.0f}" if costs else "",
+        ]
+        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+
+
+def share(rows: Sequence[Words]) -> float:
+    """Return errors over words.
+
+    Example:
+        >>> share([Words("a", 10, 1.0), Words("b", 30, 7.0)])
+        0.2
+    """
+    return float(sum(row.errors for row in rows) / sum(row.words for row in rows))
+
+
+def ratio(pairs: Mapping[int, Mapping[str, Any]], others: Mapping[int, Mapping[str, Any]]) -> str:
+    """Return the mean WER over that of the network from scratch, on the pairs that both have."""
+    both = sorted(set(pairs) & set(others))
+    if not both:
+        return ""
+    ours, theirs = (np.mean([share(table[pair]["digits"]) for pair in both]) for table in (pairs, others))
+    return f"{ours / theirs:.2f}" if theirs else "n/a"
+
+
+def risen(pairs: Mapping[int, Mapping[str, Any]], before: Mapping[int, Mapping[str, Any]]) -> str:
+    """Return by how much the WER of general sentences rose, paired, with its interval over speakers."""
+    from lightning_transfer.metrics import paired_difference
+
+    both = [pair for pair in sorted(set(pairs) & set(before)) if "general" in pairs[pair]]
+    if not both:
+        return ""
+    after, first = ([item for pair in both for item in table[pair]["general"]] for table in (pairs, before))
+    words = np.array([item.words for item in after], dtype=np.float64)
+    errors = [np.array([item.errors for item in table]) for table in (after, first)]
+    speakers = [item.speaker for item in after]
+    assert speakers == [item.speaker for item in first], "the two were tested on other sentences"
+    return str(
+        paired_difference(
+            lambda weights: weights @ errors[0] / (weights @ words),
+            lambda weights: weights @ errors[1] / (weights @ words),
+            speakers,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ class Ran(NamedTuple):
     Attributes:
         output: All that it printed.
         seconds: Wall clock of the whole process.
-        cpu_seconds: Of all its cores together; other work on the machine hardly changes it.
         megabytes: Its peak memory.
+        cpu_seconds: Of all its threads: what it computed, however busy the machine was.
     """
 
     output: str
     seconds: float
-    cpu_seconds: float
     megabytes: float
+    cpu_seconds: float = 0.0
 
     @property
     def folder(self) -> str:
@@ -40,7 +40,7 @@ class Ran(NamedTuple):
     @property
     def cost(self) -> dict[str, float]:
         """Seconds and megabytes, as they are stored."""
-        return {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "megabytes": self.megabytes}
+        return {"seconds": self.seconds, "megabytes": self.megabytes, "cpu_seconds": self.cpu_seconds}
 
 
 def run_recipe(recipe: str, words: Sequence[str]) -> Ran:
@@ -61,5 +61,5 @@ def run_recipe(recipe: str, words: Sequence[str]) -> Ran:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"`{' '.join(words)}` failed:\n{output}")
-    seconds = time.perf_counter() - start
-    return Ran(output, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Ran(output, time.perf_counter() - start, usage.ru_maxrss / 1024, cpu_seconds)

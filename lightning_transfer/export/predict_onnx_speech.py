@@ -31,7 +31,7 @@ from lightning_transfer.export.speech_resample import resample
 from lightning_transfer.files import atomic
 from lightning_transfer.speech import AudioSegment
 
-__all__ = ["BATCH", "Model", "Piece", "Sound", "Steps", "cut_points", "main", "read_sounds"]
+__all__ = ["BATCH", "AudioSegment", "Model", "Piece", "Sound", "Steps", "cut_points", "main", "read_sounds"]
 
 BATCH = 8
 """Pieces in one pass of the model: with the usual 30 seconds four minutes of sound."""

@@ -175,7 +175,8 @@ def test_the_nlp_lines_for_real_data_run(tmp_path: Path) -> None:
 
 
 def test_the_speech_fences_show_the_whole_path() -> None:
-    code = "".join(fence.text for fence in fences(SPEECH) if fence.kind == "bash")
+    found = fences(SPEECH)
+    code = "".join(fence.text for fence in found if fence.kind == "bash")
     verbs = set(re.findall(r"python -m recipes\.speech (\S+)", code))
     assert {"check-data", "plan", "fit", "test", "report", "predict", "export", "configs", "copy"} <= verbs
     assert set(re.findall(r"\$(\w+)", code)) == {"LIMITS", "RUN", "CALLS", "DATA"}
@@ -189,30 +190,35 @@ def test_the_speech_fences_show_the_whole_path() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_speech_lines_run_in_order(tmp_path: Path) -> None:
-    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("espeakng_loader", reason="the extra `offline` is not installed")
     place = checkout(tmp_path / "checkout")
     lines = [fence.text for fence in fences(SPEECH) if fence.kind == "bash" and not fence.needs_real_data]
-    # One shell, as a reader has: the second fence goes on with the first one's RUN.
-    calls = str(place / "runs" / "data" / "calls" / "calls.csv")
-    said = shell("\n".join(lines), place, LIMITS="--trainer.max_epochs 1", CALLS=calls)
-    assert "pretrained" in said
+    # One shell, as a reader has. Its own calls are those of the sample, which the first fence writes.
+    said = shell("\n".join(lines), place, LIMITS="--trainer.max_epochs 1", CALLS="runs/data/calls/calls.csv")
+    assert "Source WER:" in said
+    assert "texts are the checkpoint's" in said
+    assert "Real-time factor" in said
+    with (place / "runs" / "data" / "calls" / "calls.csv").open() as stream:
+        paths = [line.partition(",")[0] for line in stream][1:]
     rows = [json.loads(line) for line in next(place.rglob("predict/predictions.jsonl")).read_text().splitlines()]
-    assert len(rows) == len(Path(calls).read_text().splitlines()) - 1
-    for name in ("report.html", "test/evaluation.json", "export/model.onnx", "forgetting.json"):
+    assert [row["id"] for row in rows] == paths
+    spoken = [json.loads(line) for line in (place / "general.jsonl").read_text().splitlines()]
+    assert len(spoken) == 120
+    assert sum(bool(row["text"]) for row in spoken) > 100
+    for name in ("report.html", "forgetting.json", "test/evaluation.json", "export/model_int8.onnx"):
         assert list(place.glob(f"runs/speech/demo-*/{name}")), name
+    assert {path.name.split("-")[0] for path in (place / "runs" / "speech").iterdir()} == {"demo", "mine"}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.real_data
 def test_the_speech_lines_for_real_data_run(tmp_path: Path) -> None:
-    pytest.importorskip("espeakng_loader")
     data = DATA.parent / "fsdd"
     if not data.is_dir():
         pytest.skip(f"no {data}: set LT_DATA_DIR")
     place = checkout(tmp_path / "checkout")
-    shell("python -m recipes.speech.sample.make runs/data/calls", place)
-    for fence in fences(SPEECH):
-        if fence.needs_real_data:
-            shell(fence.text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data))
+    lines = [fence.text for fence in fences(SPEECH) if fence.needs_real_data]
+    said = [shell(text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data)) for text in lines]
+    assert "speaker" in said[0]
     assert list(place.rglob("test/predictions.jsonl"))

@@ -188,3 +188,15 @@ def test_the_graph_knows_no_padding(exported_speech) -> None:
         with torch.no_grad():
             wanted = recogniser().transcribe(Batch(inputs, None, torch.arange(1)))[0].text
         assert model.decode(logits, len(row)).text == wanted
+
+
+def test_the_code_of_the_page_runs_beside_the_script(exported_speech, tmp_path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how_to" / "export_a_model.md").read_text()
+    code = page.partition("from predict_onnx_speech import")[1:]
+    code = "".join(code).partition("```")[0].replace('"call.wav"', repr(str(exported_speech.sounds[5])))
+    (tmp_path / "mine.py").write_text(code.replace('"model.onnx"', repr(str(exported_speech.onnx))))
+    for name in ("predict_onnx_speech.py", "speech_parts"):
+        (tmp_path / name).symlink_to(exported_speech.folder / name)
+    printed, _ = alone(tmp_path / "mine.py", refused=WITHOUT)
+    [wanted] = load(exported_speech.folder).predict([AudioSegment(str(exported_speech.sounds[5]), 2.0, 5.3)])
+    assert printed.startswith(f"{wanted.text} 0.")
