@@ -25,6 +25,10 @@ __all__ = ["Utterances", "read_utterances"]
 _ROOT_NAMES = ("$data_root/", "{data_root}/", "${data_root}/")
 """What SpeechBrain's manifests begin their paths with."""
 
+_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (0.0, "seconds"))
+_NEEDED = ("path", "id", "offset", "number")
+"""Roles that decide what is heard, and by which name: a prediction cannot do without a column that has one."""
+
 Channel = int | Literal["mix"]
 
 
@@ -53,8 +57,9 @@ class Utterances:
 
     def describe(self) -> str:
         """Say aloud what was read, and from which columns."""
-        hours = sum(record.meta["duration"] for record in self.records) / 3600
-        size = f"{hours:.2f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+        seconds = sum(record.meta["duration"] for record in self.records)
+        unit, name = next((unit, name) for unit, name in _UNITS if seconds >= unit)
+        size = f"{seconds / max(unit, 1.0):.1f} {name}"
         named = ", ".join(f"{role} from `{name}`" for role, name in self.columns.items() if role != name)
         more = f"; {named}" if named and self.source.layout != "kaldi" else ""
         return (
@@ -109,7 +114,8 @@ def read_utterances(
         label_column: Of a class, which then is the label in place of the transcript.
         channel: Of files with several: its number, or ``mix`` for their mean.
         channel_number_column: Of the number of the channel, where rows differ in it.
-        predict: Texts may be missing, and splits are not read.
+        predict: Splits are not read, and columns may be missing that do not say what is to be heard: a run's config
+            names those of its training.
         on_bad_file: ``skip`` leaves out rows that cannot be used, and lists them; ``error`` stops.
 
     Raises:
@@ -190,8 +196,10 @@ def _find_roles(
     wanted = {**{role: named.get(role) for role in ROLES}, "label": label, "number": number}
     required = {"path"} if predict or label is not None else {"path", "text"}
     roles: dict[str, str] = {}
+    if source.layout == "folder":
+        return {"path": "path"}  # nothing is listed, whatever columns a training had
     for role, name in wanted.items():
-        if name is not None and not (predict and role in ("text", "label", "split") and name not in columns):
+        if name is not None and not (predict and role not in _NEEDED and name not in columns):
             roles[role] = name
         elif name is None and role in ROLES:
             usual = source.column_of(role, columns)

@@ -25,6 +25,7 @@ NAMES = {
         "tickets_xlmr_lora",
         *(f"banking77_minilm_{kind}" for kind in ("probe", "gradual", "lora", "fewshot")),
     },
+    "speech": set(),
     "vision": {"demo", *(f"magnetic_tile_mobilenetv2_{kind}" for kind in ("probe", "lp_ft", "gradual"))},
 }
 

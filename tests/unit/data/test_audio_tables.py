@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import soundfile
 
 from lightning_transfer.data.audio_tables import read_utterances
 from lightning_transfer.errors import DataError
@@ -20,6 +19,8 @@ from tests.data.speech.make import (
     write_set,
 )
 from tests.unit.data.test_audio_layouts import WRITERS
+
+soundfile = pytest.importorskip("soundfile")
 
 ROWS = utterances(9, 3)
 
@@ -185,8 +186,13 @@ def test_without_any_transcript(tmp_path: Path) -> None:
     (record,) = read_utterances(bare, predict=True).records
     assert record.label is None
     assert record.meta["other"] == "x"
-    (record,) = read_utterances(bare, predict=True, columns={"text": "said"}).records
+    named = {"text": "said", "speaker": "who", "duration": "length", "accent": "region"}
+    (record,) = read_utterances(bare, predict=True, columns=named, label_column="kind").records
     assert record.label is None
+    with pytest.raises(DataError, match=r"No column `begin` in .* \(`offset_column`\)"):
+        read_utterances(bare, predict=True, columns={"offset": "begin"})
+    (record,) = read_utterances(tmp_path, predict=True, columns={"path": "file", "offset": "begin"}).records
+    assert record.id == "a.wav"
 
 
 def test_splits_are_read_for_training_alone(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A base for transcription: labels are texts, batches are as large as their longest input allows."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -153,3 +155,45 @@ def test_a_fit_goes_on_bit_for_bit_from_within_an_epoch(tmp_path, workers: int) 
         _trainer().fit(again, datamodule=data, ckpt_path=tmp_path / f"{step}.ckpt", weights_only=True)
         assert again.seen == whole.seen[step:]
         assert torch.equal(again.weight, whole.weight)
+
+
+class Note(Callback):
+    """Each process writes down its batches; a checkpoint is kept after two steps."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Learner, *args) -> None:
+        if trainer.global_step == 2 and self.name == "whole":
+            trainer.save_checkpoint(self.folder / "2.ckpt")
+
+    def on_train_end(self, trainer: pl.Trainer, module: Learner) -> None:
+        values = {"seen": module.seen, "weight": float(module.weight)}
+        (self.folder / f"{self.name}-{trainer.global_rank}.json").write_text(json.dumps(values))
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches_and_go_on_bit_for_bit(tmp_path: Path) -> None:
+    options = {"strategy": "ddp_fork", "devices": 2, "limit_val_batches": 0}
+    _trainer(callbacks=[Note(tmp_path, "whole")], **options).fit(Learner(), datamodule=Texts(_records(), num_workers=1))
+    again = Texts(_records(), num_workers=1)
+    trainer = _trainer(callbacks=[Note(tmp_path, "again")], **options)
+    trainer.fit(Learner(), datamodule=again, ckpt_path=tmp_path / "2.ckpt", weights_only=True)
+    found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    single = Texts(_records())
+    single.setup("fit")
+    loader = single.train_dataloader()
+    steps = len(found["whole-0"]["seen"]) // 2
+    assert steps == -(-len(loader) // 2)
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        drawn = [tuple(batch.index.tolist()) for batch in loader]
+        part = slice(epoch * steps, (epoch + 1) * steps)
+        taken = [tuple(batch) for rank in (0, 1) for batch in found[f"whole-{rank}"]["seen"][part]]
+        # Lightning's own sampler shuffles them once more, as wholes, and repeats one to fill the last step.
+        assert set(taken) == set(drawn)
+        assert len(taken) - len(drawn) in (0, 1)
+    for rank in (0, 1):
+        assert found[f"again-{rank}"]["seen"] == found[f"whole-{rank}"]["seen"][2:]
+        assert found[f"again-{rank}"]["weight"] == found["whole-0"]["weight"]
