@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from lightning_transfer import export as forms
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.errors import UsageError
-from lightning_transfer.cli.export_forms import ExportedFile, Form
+from lightning_transfer.cli.export_forms import Compared, ExportedFile, Form, Timing
 from lightning_transfer.cli.export_images import ImageForm
-from lightning_transfer.cli.export_int8 import Int8Loss, measure_loss
 from lightning_transfer.cli.export_options import ExportOptions
 from lightning_transfer.cli.export_samples import Samples, samples_from_data
+from lightning_transfer.cli.export_speech import SpeechForm
 from lightning_transfer.cli.export_texts import TextForm
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.cli.run_folder import environment
 from lightning_transfer.cli.trainer_verbs import start
-from lightning_transfer.evaluation import Predictor, load, predictions, progress
-from lightning_transfer.evaluation.terminal import align
-from lightning_transfer.export.predict_onnx import BATCH
+from lightning_transfer.evaluation import Predictor, load
 from lightning_transfer.files import write_json
-from lightning_transfer.types import Record
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
@@ -52,6 +46,12 @@ def export(recipe: Recipe, arguments: Arguments) -> int:
     return 0
 
 
+def _form(predictor: Predictor) -> type[Form]:
+    if predictor.schema.task == "transcription":
+        return SpeechForm
+    return TextForm if predictor.schema.preprocessing.get("kind") == "text" else ImageForm
+
+
 def _options(cli: TransferCLI) -> ExportOptions:
     try:
         return ExportOptions(**{item.name: cli.config[item.name] for item in fields(ExportOptions)})
@@ -66,28 +66,26 @@ class _Export:
         self.cli = cli
         self.options = options
         self.predictor: Predictor = load(cli.source.checkpoint or "")
-        kind = self.predictor.schema.preprocessing.get("kind")
-        self.form: Form = (TextForm if kind == "text" else ImageForm)(cli, self.predictor)
-        self.show = cli.trainer.progress_bar_callback is not None
+        self.form: Form = _form(self.predictor)(cli, self.predictor)
 
     def write(self) -> None:
         """Do all of it."""
         samples = self._samples()
         print(f"Compared on {samples.rule}")
-        reference = self._reference(samples.records)
+        reference = self.form.reference(samples.records)
         with tempfile.TemporaryDirectory(dir=self.cli.output, prefix=".part-") as folder:
             place = Path(folder)
             files = self._write_models(place)
-            parities = self._compare(files, reference, samples)
+            self._check_facts(files)
+            compared = dict(self.form.compare(files, reference, samples.records))
             self.form.check(place, samples.records)
-            loss = self._quantise(place, files, samples) if self.options.int8 else None
-            latency = self._latency(place, files, samples.records)
-            for name, parity in parities.items():
-                print(_parity_line(name, place / name, parity))
-            if loss is not None:
-                print(loss.text(_INT8, _size(place / _INT8)))
-            print(_latency_table(latency))
-            report = self._report(place, files, samples, parities, loss, latency)
+            if self.options.int8:
+                compared[_INT8] = self._quantise(place, files, samples)
+            timing = self._timing(place, files, samples)
+            for name, found in compared.items():
+                print(found.text(name, _size(place / name)))
+            print(timing.text())
+            report = self._report(place, files, samples, compared, timing)
             for path in sorted(place.iterdir()):
                 path.replace(self.cli.output / path.name)
         # Last: where it stands, all that it speaks of stands beside it.
@@ -103,18 +101,6 @@ class _Export:
             raise UsageError(f"`--int8` needs {missing} records, and the data of the run have none. Leave it out.")
         return found
 
-    def _reference(self, records: Sequence[Record]) -> forms.Reference:
-        """Return what the checkpoint says, with the preprocessing and the decisions of this package."""
-        parts = []
-        with progress("Checkpoint", len(records), self.show) as bar:
-            for begin in range(0, len(records), BATCH):
-                chunk = records[begin : begin + BATCH]
-                parts.append(self.predictor.outputs(chunk)[0])
-                bar.update(len(chunk))
-        logits, ids = torch.cat(parts), tuple(record.id for record in records)
-        found = predictions(logits, ids, self.predictor.schema, self.cli.calibration)
-        return forms.Reference(ids, logits.numpy(), tuple(found))
-
     def _write_models(self, place: Path) -> dict[str, ExportedFile]:
         """Write the models that are asked for, and open them again as their users will."""
         files = {}
@@ -129,10 +115,8 @@ class _Export:
             files[_PT2] = ExportedFile("pt2", facts, self.form.torch_run(network))
         return files
 
-    def _compare(
-        self, files: Mapping[str, ExportedFile], reference: forms.Reference, samples: Samples
-    ) -> dict[str, forms.Parity]:
-        """Compare each model with the checkpoint, prepared by the script, and refuse what differs."""
+    def _check_facts(self, files: Mapping[str, ExportedFile]) -> None:
+        """Refuse a file that says something else of itself than was written."""
         facts = self.form.facts
         for name, file in files.items():
             wrong = [key for key in facts if file.facts.get(key) != facts[key]]
@@ -141,64 +125,42 @@ class _Export:
                     f"`{name}` does not say what the checkpoint says of `{wrong[0]}`, so it was not kept: "
                     f"{file.facts.get(wrong[0])}, and not {facts[wrong[0]]}."
                 )
-        found: dict[str, list[forms.Parity]] = {name: [] for name in files}
-        runs = {name: file.run for name, file in files.items()}
-        for way in self.form.ways:
-            with progress(f"Exported{way and ', '}{way}", len(samples.records), self.show) as bar:
-                rows = []
-                for row in self.form.logits(runs, samples.records, way):
-                    rows.append(row)
-                    bar.update(1)
-            for name, file in files.items():
-                parity = forms.compare(reference, np.stack([row[name] for row in rows]), file.facts)
-                forms.check_parity(name, parity)
-                found[name].append(parity)
-        return {name: forms.worst(parities) for name, parities in found.items()}
 
-    def _quantise(self, place: Path, files: dict[str, ExportedFile], samples: Samples) -> Int8Loss:
+    def _quantise(self, place: Path, files: dict[str, ExportedFile], samples: Samples) -> Compared:
         """Write the 8-bit twin, and measure what it loses on the test split."""
         self.form.quantise(place / _ONNX, place / _INT8, samples.training)
         files[_INT8] = self.form.open_onnx(place / _INT8, "int8")
-        runs = {"float": files[_ONNX].run, "int8": files[_INT8].run}
-        return measure_loss(
-            self.form.logits(runs, samples.test), samples.test, self.predictor.schema, self.cli.calibration,
-            self.form.facts, show_progress=self.show,
-        )  # fmt: skip
+        return self.form.loss(files[_ONNX].run, files[_INT8].run, samples.test)
 
-    def _latency(
-        self, place: Path, files: Mapping[str, ExportedFile], records: Sequence[Record]
-    ) -> list[dict[str, Any]]:
+    def _timing(self, place: Path, files: Mapping[str, ExportedFile], samples: Samples) -> Timing:
         """Time the checkpoint's own module beside what was exported."""
         runs = {"eager": self.form.torch_run(self.predictor.module)}
         for name, file in files.items():
-            runs[file.label] = forms.timed_run(place / name) if name.endswith(".onnx") else file.run
-        return forms.measure_latency(runs, self.form.latency_inputs(records))
+            runs[file.label] = self.form.timed_run(place / name) if name.endswith(".onnx") else file.run
+        return self.form.timing(runs, samples.records)
 
     def _report(
         self,
         place: Path,
         files: Mapping[str, ExportedFile],
         samples: Samples,
-        parities: Mapping[str, forms.Parity],
-        loss: Int8Loss | None,
-        latency: Sequence[Mapping[str, Any]],
+        compared: Mapping[str, Compared],
+        timing: Timing,
     ) -> dict[str, Any]:
         """Return ``export.json``."""
         rows = []
         for name, file in files.items():
             row = {"name": name, "size_mb": _size(place / name), "opset": None if name == _PT2 else forms.OPSET}
-            row.update(parities[name].to_dict() if name in parities else (loss.to_dict() if loss is not None else {}))
+            row.update(compared[name].to_dict())
             if name == _INT8:
                 row["quantisation"] = file.facts["quantisation"]
-            for key in ("p50_ms", "p95_ms"):
-                row[f"{key}_eager"] = latency[0][f"{key}_eager"]
-                row[f"{key}_{_kind(name)}"] = latency[0][f"{key}_{file.label}"]
+            row.update(timing.of(file.label, _kind(name)))
             rows.append(row)
         return {
             "files": rows,
             "samples": samples.rule,
             **self.form.report(files, samples.records),
-            "latency": {"device": "cpu", "threads": forms.THREADS, "rows": [dict(row) for row in latency]},
+            "latency": {"device": "cpu", "threads": forms.THREADS, "rows": [dict(row) for row in timing.rows]},
             "facts": self.form.facts,
             "environment": environment(self.cli.arguments.command, "cpu"),
         }
@@ -211,27 +173,3 @@ def _kind(name: str) -> str:
 def _size(path: Path) -> float:
     """Return megabytes, with those of weights in a second file."""
     return sum(item.stat().st_size for item in path.parent.glob(f"{path.name}*")) / 1e6
-
-
-def _parity_line(name: str, path: Path, parity: forms.Parity) -> str:
-    return (
-        f"{name}: {_size(path):.1f} MB; logits differ by at most {parity.max_difference:.1e} (allowed "
-        f"{parity.tolerance:.1e}), probabilities by {parity.max_probability_difference:.1e} (allowed "
-        f"{forms.TOLERANCE:.0e}); {parity.n - len(parity.changed)} of {parity.n} decisions are the checkpoint's"
-    )
-
-
-def _latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = [key.removeprefix("p50_ms_") for key in rows[0] if key.startswith("p50_ms_")]
-    cells = [("batch size", *names)]
-    cells += [
-        (str(row["batch_size"]), *(f"{row[f'p50_ms_{name}']:.2f} / {row[f'p95_ms_{name}']:.2f}" for name in names))
-        for row in rows
-    ]
-    head = "Milliseconds for a batch on one CPU thread, median / 95th percentile, in turns"
-    faster = [
-        f"batch of {row['batch_size']}: " + ", ".join(f"{name} {row[f'speedup_{name}']:.1f}x" for name in names[1:])
-        for row in rows
-    ]
-    last = [f"  Median of {names[0]} over theirs: {'; '.join(faster)}"] if len(names) > 1 else []
-    return "\n".join([head, *(f"  {line}" for line in align(cells)), *last])

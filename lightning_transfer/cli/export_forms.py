@@ -1,16 +1,16 @@
-"""What the verb ``export`` must know of a kind of data: images and texts differ in it, and in nothing else."""
+"""What the verb ``export`` must know of a kind of data: images, texts and speech differ in it, and in nothing else."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from torch.export import ExportedProgram
 
+from lightning_transfer import export as forms
 from lightning_transfer.cli.export_samples import Samples
 from lightning_transfer.evaluation import Predictor
 from lightning_transfer.types import Record
@@ -18,10 +18,34 @@ from lightning_transfer.types import Record
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
 
-__all__ = ["ExportedFile", "Form", "Run"]
+__all__ = ["Compared", "ExportedFile", "Form", "Run", "Timing"]
 
-Run = Callable[[Any], np.ndarray]
-"""Maps prepared inputs of a batch to logits ``(N, L)``."""
+Run = Callable[[Any], Any]
+"""Maps prepared inputs of a batch to logits ``(N, L)``; of speech to those of each piece, ``(frames, L)``."""
+
+
+class Compared(Protocol):
+    """How an exported model was found beside the checkpoint, or an 8-bit one beside the float one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for ``export.json``."""
+
+    def text(self, name: str, size_mb: float) -> str:
+        """Return what the terminal shows of the file of that name."""
+
+
+class Timing(Protocol):
+    """How long the models take."""
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """Plain values for ``export.json``."""
+
+    def of(self, label: str, kind: str) -> dict[str, Any]:
+        """Return what the row of one file says of it."""
+
+    def text(self) -> str:
+        """Return what the terminal shows."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +73,7 @@ class Form(ABC):
     Attributes:
         facts: What each exported file says of itself.
         ways: Names of the ways in which samples are put into batches for the comparison; one may be empty.
+        show: Whether bars are shown.
     """
 
     ways: tuple[str, ...] = ("",)
@@ -57,6 +82,11 @@ class Form(ABC):
         self.cli = cli
         self.predictor = predictor
         self.facts: dict[str, Any] = {}
+
+    @property
+    def show(self) -> bool:
+        """As the trainer does."""
+        return self.cli.trainer.progress_bar_callback is not None
 
     @abstractmethod
     def samples(self, place: str, count: int) -> Samples:
@@ -78,19 +108,38 @@ class Form(ABC):
     def torch_run(self, network: Callable[..., Any]) -> Run:
         """Return a network of tensors as one of arrays, in torch's fastest mode that changes nothing."""
 
+    def timed_run(self, path: Path) -> Run:
+        """Open an ONNX file on one thread, to be timed."""
+        return forms.timed_run(path)
+
     @abstractmethod
-    def logits(
-        self, runs: Mapping[str, Run], records: Sequence[Record], way: str = ""
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the logits ``(L,)`` of each model for each record, in order; inputs are prepared by the script."""
+    def reference(self, records: Sequence[Record]) -> Any:  # noqa: ANN401 - as `compare` takes it
+        """Return what the checkpoint says, with the preprocessing and the decisions of this package."""
+
+    @abstractmethod
+    def compare(
+        self,
+        files: Mapping[str, ExportedFile],
+        reference: Any,  # noqa: ANN401 - of `reference`
+        records: Sequence[Record],
+    ) -> Mapping[str, Compared]:
+        """Compare each model with the checkpoint, prepared by the script.
+
+        Raises:
+            ParityError: If one says something else.
+        """
 
     @abstractmethod
     def quantise(self, model: Path, target: Path, training: Sequence[Record]) -> None:
         """Write the 8-bit twin."""
 
     @abstractmethod
-    def latency_inputs(self, records: Sequence[Record]) -> Any:  # noqa: ANN401 - as `measure_latency` takes them
-        """Return what the models are timed on."""
+    def loss(self, float_run: Run, int8_run: Run, test: Sequence[Record]) -> Compared:
+        """Measure on the test split what 8 bits lose."""
+
+    @abstractmethod
+    def timing(self, runs: Mapping[str, Run], records: Sequence[Record]) -> Timing:
+        """Time the models beside each other."""
 
     @abstractmethod
     def report(self, files: Mapping[str, ExportedFile], records: Sequence[Record]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import torch
 from torch.export import ExportedProgram
 
 from lightning_transfer import export as forms
-from lightning_transfer.cli.export_forms import ExportedFile, Form, Run
+from lightning_transfer.cli.export_classes import ClassForm
+from lightning_transfer.cli.export_forms import ExportedFile, Run
 from lightning_transfer.cli.export_samples import Samples, samples_from_folder
 from lightning_transfer.evaluation import Predictor
 from lightning_transfer.export import predict_onnx
@@ -26,7 +27,7 @@ __all__ = ["ImageForm"]
 _SCRIPT = Path(predict_onnx.__file__)
 
 
-class ImageForm(Form):
+class ImageForm(ClassForm):
     """Images: prepared by ``predict_onnx.py``, in tiles where the training had them.
 
     Attributes:

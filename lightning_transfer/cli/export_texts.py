@@ -12,7 +12,8 @@ import torch
 from torch.export import ExportedProgram
 
 from lightning_transfer import export as forms
-from lightning_transfer.cli.export_forms import ExportedFile, Form, Run
+from lightning_transfer.cli.export_classes import ClassForm
+from lightning_transfer.cli.export_forms import ExportedFile, Run
 from lightning_transfer.cli.export_samples import Samples, spread
 from lightning_transfer.data.texts import read_tickets
 from lightning_transfer.data.texts_ids import open_tokenizer, token_rows
@@ -38,7 +39,7 @@ _COLUMNS = ("body_column", "subject_column", "id_column")
 _TIMED = 64
 
 
-class TextForm(Form):
+class TextForm(ClassForm):
     """Texts: cleaned and cut into tokens by ``predict_onnx_text.py``, in batches of several kinds."""
 
     ways = (ONE, SORTED, MIXED)

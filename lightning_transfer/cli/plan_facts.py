@@ -121,7 +121,11 @@ def optimizer_states(optimizer: Optimizer) -> float:
 def _depth(module: LightningModule, freezer: BackboneFreezeUnfreeze | None) -> DepthMap:
     if freezer is not None:
         return resolve_depth(module, backbone=freezer.backbone, head=freezer.head, layer_groups=freezer.layer_groups)
-    return resolve_depth(module, backbone="backbone" if hasattr(module, "backbone") else None)
+    head = getattr(module, "head", None)
+    # Whisper writes with what was pretrained: nothing outside the backbone is new, and that must be said.
+    empty = isinstance(head, nn.Module) and not any(True for _ in head.parameters())
+    backbone = "backbone" if hasattr(module, "backbone") else None
+    return resolve_depth(module, backbone=backbone, head="head" if empty else None)
 
 
 def _stages(
@@ -200,7 +204,8 @@ def _example(trainer: Trainer, module: LightningModule) -> tuple[Any, int]:
     """Return two training samples on the module's device, and the size of a whole batch."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     batch = next(iter(data.ordered_dataloader("train")))
-    return _first_two(batch.input, module), len(batch.index)
+    try_with = getattr(module, "trial_input", None)
+    return _first_two(batch.input if try_with is None else try_with(batch), module), len(batch.index)
 
 
 def _first_two(value: Any, module: LightningModule) -> Any:  # noqa: ANN401 - tensor or dict of tensors

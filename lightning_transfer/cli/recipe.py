@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Recipe"]
+__all__ = ["Kind", "Recipe"]
+
+Kind = Literal["classification", "transcription"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Recipe:
         routes: Whether each record is sent to one of the classes, or to a person: a fit then has a routing policy, and
             predictions are ``predictions.jsonl``.
         kind: ``classification``, or ``transcription`` of speech, which has scores, predictions and a report of its own.
+        head_kinds: Those of the heads that are of another kind.
 
     Example:
         >>> recipe = Recipe("toy", "json", module="json.decoder:JSONDecoder", data="json.encoder:JSONEncoder")
@@ -42,7 +45,8 @@ class Recipe:
     description: str = ""
     heads: Mapping[str, str] = field(default_factory=dict)
     routes: bool = False
-    kind: Literal["classification", "transcription"] = "classification"
+    kind: Kind = "classification"
+    head_kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -55,6 +59,10 @@ class Recipe:
         spec = find_spec(self.package)
         places = list(spec.submodule_search_locations or []) if spec is not None else []
         return Path(places[0] if places else ".") / "configs"
+
+    def kind_of(self, head: str) -> Kind:
+        """Return the kind of what one of the heads does."""
+        return self.head_kinds.get(head, self.kind)
 
     def module_class(self, head: str = "linear") -> type[Any]:
         """Import the LightningModule's class for one of the heads."""

@@ -61,7 +61,7 @@ def fit(recipe: Recipe, arguments: Arguments) -> int:
             if last.is_file():
                 print(f"Interrupted. Go on: {recipe.command} fit --config {cli.folder}/config.yaml --ckpt_path {last}")
             return 130
-        _results(recipe).finish_fit(cli, time.perf_counter() - begin)
+        _results(cli).finish_fit(cli, time.perf_counter() - begin)
     return 0
 
 
@@ -69,7 +69,7 @@ def validate(recipe: Recipe, arguments: Arguments) -> int:
     """Run the validation split, and write ``validate/metrics.json``."""
     with start(recipe, arguments) as cli:
         cli.trainer.validate(cli.model, verbose=False, **trainer_inputs(cli, cli.trainer.validate))
-        _results(recipe).finish_validate(cli)
+        _results(cli).finish_validate(cli)
     return 0
 
 
@@ -77,7 +77,7 @@ def test(recipe: Recipe, arguments: Arguments) -> int:
     """Run the test split, and write its metrics and predictions into ``test/``."""
     with start(recipe, arguments) as cli:
         cli.trainer.test(cli.model, verbose=False, **trainer_inputs(cli, cli.trainer.test))
-        _results(recipe).finish_test(cli)
+        _results(cli).finish_test(cli)
     return 0
 
 
@@ -85,7 +85,7 @@ def predict(recipe: Recipe, arguments: Arguments) -> int:
     """Predict, and write ``predict/predictions.csv``, or ``.jsonl`` where the recipe routes or transcribes."""
     with start(recipe, arguments) as cli:
         batches = cli.trainer.predict(cli.model, return_predictions=True, **trainer_inputs(cli, cli.trainer.predict))
-        _results(recipe).finish_predict(cli, batches or [])
+        _results(cli).finish_predict(cli, batches or [])
     return 0
 
 
@@ -99,9 +99,9 @@ def _say_what_the_checkpoint_decides(arguments: Arguments) -> None:
         )
 
 
-def _results(recipe: Recipe) -> ModuleType:
+def _results(cli: TransferCLI) -> ModuleType:
     """Import what runs after the Trainer, so that it does not delay the first step."""
-    if recipe.kind == "transcription":
+    if cli.transcribes:
         from lightning_transfer.cli import transcription_results
 
         return transcription_results

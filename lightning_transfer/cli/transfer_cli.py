@@ -105,7 +105,7 @@ class TransferCLI(LightningCLI):
             heads = Literal[(LINEAR, *self.recipe.heads)]  # type: ignore[valid-type] # made from what the recipe has
             parser.add_argument("--model.head", type=heads, default=self.head, help="What follows the backbone.")
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
-        parser.add_class_arguments(TranscriptionOptions if self._transcribes else EvaluationOptions, "evaluation")
+        parser.add_class_arguments(TranscriptionOptions if self.transcribes else EvaluationOptions, "evaluation")
         if self.arguments.verb == "export":
             parser.add_class_arguments(ExportOptions, skip={"int8"})
             parser.add_argument("--int8", action="store_true", help="Write a quantised model as well.")
@@ -116,7 +116,7 @@ class TransferCLI(LightningCLI):
             parser.link_arguments("check_data", "data.check_data")
         if self.arguments.verb == "check-data":
             parser.add_argument("--strict", action="store_true", help="Exit with 1 for warnings too.")
-        if self.arguments.verb == "check-data" and not self._transcribes:
+        if self.arguments.verb == "check-data" and not self.transcribes:
             parser.add_argument(
                 "--suspects",
                 action="store_true",
@@ -182,7 +182,7 @@ class TransferCLI(LightningCLI):
         """Give the module the config that travels in its checkpoints, and its source head back."""
         plain = yaml.safe_load(self.dump())
         self.model.run_config = {name: plain[name] for name in ("model", "data", "evaluation")}
-        if self._transcribes and self.arguments.verb in ("fit", "test"):
+        if self.transcribes and self.arguments.verb in ("fit", "test"):
             # A list that is missing should not cost a fit.
             self.config_init["evaluation"].list_keywords()
         if self.arguments.verb == "predict" and hasattr(self.model, "keep_grids"):
@@ -198,8 +198,9 @@ class TransferCLI(LightningCLI):
             self.model.source_head = nn.Linear(*shape).requires_grad_(False)
 
     @property
-    def _transcribes(self) -> bool:
-        return self.recipe.kind == "transcription"
+    def transcribes(self) -> bool:
+        """Whether the model writes down speech, and does not tell classes apart."""
+        return self.recipe.kind_of(self.head) == "transcription"
 
     def _find_calibration(self) -> Calibration:
         """Return the checkpoint's calibration, at the false-reject rate that is asked for.
@@ -241,7 +242,7 @@ class TransferCLI(LightningCLI):
         callbacks.insert(0, self.run_callback)
         if self.arguments.verb == "fit":
             callbacks.append(CostCallback())
-        if self._transcribes and self.arguments.verb == "test":
+        if self.transcribes and self.arguments.verb == "test":
             callbacks.append(DecodingClock())
         if self.recipe.routes and self.arguments.verb in ("fit", "plan"):
             from lightning_transfer.cli.routing import CostsCallback

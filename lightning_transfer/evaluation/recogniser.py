@@ -103,7 +103,7 @@ class Recogniser(Predictor):
     def _pieces(self, item: Any, place: int) -> list[_Piece]:  # noqa: ANN401 - see `predict`
         rate = self._spec.sampling_rate
         sound = open_sound(item, place, rate)
-        cuts = self._cuts(sound_seconds(sound, rate))
+        cuts = self._spec.cuts(sound_seconds(sound, rate))
         if len(cuts) == 1:
             parts: list[AudioSegment | Waveform] = [sound]
         elif isinstance(sound, AudioSegment):
@@ -114,11 +114,3 @@ class Recogniser(Predictor):
             _Piece(place, number, len(cuts), start, length, part)
             for number, ((start, length), part) in enumerate(zip(cuts, parts, strict=True))
         ]
-
-    def _cuts(self, seconds: float) -> list[tuple[float, float]]:
-        """Return begin and length of each piece."""
-        chunk, stride = self._spec.chunk_seconds, self._spec.chunk_seconds - self._spec.overlap_seconds
-        starts = [0.0]
-        while starts[-1] + chunk < seconds:
-            starts.append(len(starts) * stride)
-        return [(start, min(chunk, seconds - start)) for start in starts]

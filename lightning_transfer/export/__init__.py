@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lightning_transfer.export.facts import exported_facts
+from lightning_transfer.export.facts import exported_facts, speech_facts
 from lightning_transfer.export.int8 import METHOD, TEXT_METHOD, quantise, quantise_texts
-from lightning_transfer.export.latency import THREADS, measure_latency, timed_run
-from lightning_transfer.export.network import exported_network, quantised_operations
+from lightning_transfer.export.latency import THREADS, measure_latency, measure_real_time, timed_run
+from lightning_transfer.export.network import exported_network, quantised_operations, speech_network_facts
 from lightning_transfer.export.packages import ExportError, check_packages
 from lightning_transfer.export.parity import (
     TOLERANCE,
@@ -17,13 +17,23 @@ from lightning_transfer.export.parity import (
     exported_logits,
     worst,
 )
-from lightning_transfer.export.parts import write_script
-from lightning_transfer.export.program import OPSET, read_program, trace, trace_texts, write_onnx, write_program
+from lightning_transfer.export.parts import SPEECH_PARTS, write_script
+from lightning_transfer.export.program import (
+    OPSET,
+    read_program,
+    trace,
+    trace_speech,
+    trace_texts,
+    write_onnx,
+    write_program,
+)
+from lightning_transfer.export.speech_parity import SpeechParity
 from lightning_transfer.export.text_batches import by_length, padded
 
 __all__ = [
     "METHOD",
     "OPSET",
+    "SPEECH_PARTS",
     "TEXT_METHOD",
     "THREADS",
     "TOLERANCE",
@@ -31,6 +41,7 @@ __all__ = [
     "Parity",
     "ParityError",
     "Reference",
+    "SpeechParity",
     "by_length",
     "check_packages",
     "check_parity",
@@ -39,13 +50,17 @@ __all__ = [
     "exported_logits",
     "exported_network",
     "measure_latency",
+    "measure_real_time",
     "padded",
     "quantise",
     "quantise_texts",
     "quantised_operations",
     "read_program",
+    "speech_facts",
+    "speech_network_facts",
     "timed_run",
     "trace",
+    "trace_speech",
     "trace_texts",
     "worst",
     "write_onnx",

@@ -8,9 +8,21 @@ from typing import Any
 
 from lightning_transfer.export.packages import ExportError
 from lightning_transfer.export.predict_onnx import PREFIX
+from lightning_transfer.export.speech_features import input_name
 from lightning_transfer.types import BackboneCard, Calibration, Schema
 
-__all__ = ["exported_facts", "to_properties"]
+__all__ = ["exported_facts", "speech_facts", "to_properties"]
+
+
+WHISPER = (
+    "This is a Whisper model, and Whisper is not exported. It writes a text token by token: a loop around two networks "
+    "with a growing cache, a search, and rules for repeats, of which one graph holds nothing. Save it with "
+    "`lightning_transfer.load(RUN).module.backbone.model.save_pretrained(FOLDER)`, and convert the folder with the "
+    "package `optimum` (`optimum-cli export onnx --model FOLDER --task automatic-speech-recognition-with-past OUTPUT`) "
+    "or with `ct2-transformers-converter` for faster-whisper. Or adapt a CTC model, such as wav2vec 2.0, HuBERT or "
+    "WavLM, which this verb exports."
+)
+"""Why, and what to do instead."""
 
 
 def exported_facts(
@@ -38,7 +50,8 @@ def exported_facts(
     kind = schema.preprocessing.get("kind")
     if kind not in ("image", "text"):
         raise ExportError(
-            f"This version exports models of images and texts, and the model's preprocessing is of kind `{kind}`."
+            "This version exports classifiers of images and of texts, and models that write down speech; this one is a "
+            f"classifier whose preprocessing is of kind `{kind}`."
         )
     if schema.preprocessing.get("long_texts") == "chunks":
         raise ExportError(
@@ -60,6 +73,37 @@ def exported_facts(
         "label_thresholds": fitted["label_thresholds"],
         "preprocessing": plain["preprocessing"],
         **({} if kind == "image" else {"routing": None if routing is None else dict(routing)}),
+        "backbone": {"name": card.name, "licence": card.licence, "pretraining": card.pretraining},
+    }
+
+
+def speech_facts(card: BackboneCard, schema: Schema, network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return vocabulary, preprocessing and origin of a model that writes down speech, as plain values.
+
+    Args:
+        card: Of the backbone; name, licence and pretraining are taken.
+        schema: The vocabulary, as its classes, and the preprocessing.
+        network: ``sees_mask``, ``step_seconds`` and ``frame_seconds``, see `speech_network_facts`.
+
+    Raises:
+        ExportError: If it is a Whisper model, or its features are none that the script can compute.
+    """
+    from lightning_transfer import __version__
+
+    spec = schema.to_dict()["preprocessing"]
+    extractor = spec["feature_extractor"]
+    if extractor.get("feature_extractor_type") == "WhisperFeatureExtractor":
+        raise ExportError(WHISPER)
+    try:
+        input_name(extractor)
+    except ValueError as error:
+        raise ExportError(f"The script beside an exported model cannot compute {error}.") from error
+    return {
+        "version": __version__,
+        "task": schema.task,
+        "classes": list(schema.classes),
+        "preprocessing": spec,
+        **network,
         "backbone": {"name": card.name, "licence": card.licence, "pretraining": card.pretraining},
     }
 

@@ -58,7 +58,7 @@ def quantise(
 
 
 def quantise_texts(model: Path, target: Path, facts: Mapping[str, Any]) -> None:
-    """Write the 8-bit twin of an ONNX model of texts; it needs no samples.
+    """Write the 8-bit twin of an ONNX model of texts, or of speech, whose convolutions stay float; it needs no samples.
 
     Args:
         model: The float model.

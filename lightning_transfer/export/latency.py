@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lightning_transfer.export.packages import import_package
 from lightning_transfer.export.program import INPUT, OUTPUT
 
-__all__ = ["BATCH_SIZES", "THREADS", "measure_latency", "timed_run"]
+__all__ = ["BATCH_SIZES", "THREADS", "measure_latency", "measure_real_time", "timed_run"]
 
 BATCH_SIZES = (1, 32)
 
@@ -24,6 +24,9 @@ slow the one or the other by far more than they differ."""
 
 _RUNS, _LEAST_RUNS, _WARM_UP = 50, 10, 3
 _CLOCK = time.perf_counter
+
+
+_TURNS, _LEAST_TURNS = 40, 3
 
 
 def timed_run(path: Path) -> Callable[[Any], NDArray[Any]]:
@@ -78,6 +81,63 @@ def measure_latency(
         ]
     finally:
         torch.set_num_threads(threads)
+
+
+def measure_real_time(
+    runs: Mapping[str, Callable[[Any], object]],
+    batches: Callable[[int], Sequence[tuple[Any, float]]],
+    *,
+    batch_sizes: Sequence[int],
+    seconds: float = 20.0,
+) -> list[dict[str, Any]]:
+    """Return how many seconds of computing a second of sound takes, on one thread, for each batch size and model.
+
+    The models take turns, each turn a batch. All batches are run once, 40 at most; fewer, but at least 3, where that
+    takes longer than ``seconds`` for all models together.
+
+    Args:
+        runs: Name -> model.
+        batches: Returns the batches of a size, each with the seconds of sound in it, padding not counted.
+        batch_sizes: Recordings, or pieces of them, in a batch.
+        seconds: For each batch size.
+
+    Returns:
+        Rows with ``batch_size``, ``runs``, ``seconds_of_sound``, and ``real_time_factor_<name>``; for all names but the
+        first ``speedup_<name>``.
+
+    Example:
+        >>> batches = lambda size: [(np.zeros((size, 9)), 2.0 * size)]
+        >>> rows = measure_real_time({"eager": lambda sound: sound.sum()}, batches, batch_sizes=[1])
+        >>> list(rows[0])
+        ['batch_size', 'runs', 'seconds_of_sound', 'real_time_factor_eager']
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        return [_real_time(runs, batches(size), size, seconds) for size in batch_sizes]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _real_time(
+    runs: Mapping[str, Callable[[Any], object]], batches: Sequence[tuple[Any, float]], size: int, limit: float
+) -> dict[str, Any]:
+    for run in runs.values():
+        run(batches[0][0])
+    taken, sound, done = dict.fromkeys(runs, 0.0), 0.0, 0
+    begin = _CLOCK()
+    while done < min(_TURNS, max(_LEAST_TURNS, len(batches))) and (done < _LEAST_TURNS or _CLOCK() - begin < limit):
+        inputs, length = batches[done % len(batches)]
+        for name, run in runs.items():
+            start = _CLOCK()
+            run(inputs)
+            taken[name] += _CLOCK() - start
+        sound, done = sound + length, done + 1
+    row: dict[str, Any] = {"batch_size": size, "runs": done, "seconds_of_sound": sound}
+    row |= {f"real_time_factor_{name}": total / sound for name, total in taken.items()}
+    first, *others = runs
+    row |= {f"speedup_{name}": taken[first] / taken[name] if taken[name] else float("inf") for name in others}
+    return row
 
 
 def _repeated(images: NDArray[Any], size: int) -> NDArray[Any]:

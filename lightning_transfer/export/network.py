@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_transfer.backbones.feature_maps import read_maps
+from lightning_transfer.backbones.frames import Frames, step_seconds
 from lightning_transfer.backbones.lora import merged
 from lightning_transfer.export.packages import ExportError
 from lightning_transfer.modules import NormalOnlyModule, TransferModule
 from lightning_transfer.modules.normal_only_bank import MemoryBank
 from lightning_transfer.modules.normal_only_patches import patch_features
 
-__all__ = ["exported_network", "quantised_operations"]
+__all__ = ["exported_network", "quantised_operations", "speech_network_facts"]
 
 
 def exported_network(module: TransferModule) -> nn.Module:
     """Return a network of images ``(N, C, H, W)`` to logits ``(N, L)`` before temperature, in eval mode.
 
     Of texts it takes ``input_ids`` and ``attention_mask``, each ``(N, T)``, and returns logits and features ``(N, F)``:
-    pooling is inside. Backbone and head alone: no source head, losses or metrics of the module go along; low-rank
+    pooling is inside. Of speech it takes ``input_values`` ``(N, T)`` or ``input_features`` ``(N, T, F)`` and
+    ``attention_mask`` ``(N, T)``, and returns logits ``(N, frames, L)`` and how many frames each has. Backbone and head
+    alone: no source head, losses or metrics of the module go along; low-rank
     adapters are added to the weights. The module is not changed.
 
     Args:
@@ -49,12 +53,17 @@ def exported_network(module: TransferModule) -> nn.Module:
                 "The memory of normal patches is empty: the fit did not finish, so there is nothing to export."
             )
         network = _Patches(module.backbone, module.layers, module.bank)
+    elif module.form == "frames":
+        kind = _Features if speech_input(module) == "input_features" else _Samples
+        network = kind(merged(module.backbone), module.head)
     elif module.card.modality == "text":
         network = _TextClassifier(merged(module.backbone), module.head)
     else:
         network = _Classifier(module.backbone, module.head)
     # A copy: tracing needs its own modes and flags. On the CPU, in float32: what it is compared with.
-    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    copied = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    _forget_lengths(copied)
+    return copied
 
 
 def quantised_operations(module: TransferModule) -> list[str] | None:
@@ -63,6 +72,30 @@ def quantised_operations(module: TransferModule) -> list[str] | None:
     Distances to remembered patches stay float: a difference of two like patches is smaller than a step of 8 bits.
     """
     return ["Conv"] if isinstance(module, NormalOnlyModule) else None
+
+
+def speech_input(module: TransferModule) -> str:
+    """Return the name of what the backbone takes: ``input_values`` or ``input_features``."""
+    return str(module.backbone.model.main_input_name)  # type: ignore[union-attr] # a SpeechEncoder
+
+
+def speech_network_facts(module: TransferModule) -> dict[str, Any]:
+    """Return what a script must know of the network: whether padding can be hidden from it, and how its time passes."""
+    backbone: Any = module.backbone
+    step = step_seconds(module.card)
+    return {
+        "sees_mask": bool(backbone.sees_mask),
+        "step_seconds": step,
+        "frame_seconds": step * int(backbone.steps_per_frame),
+    }
+
+
+def _forget_lengths(network: nn.Module) -> None:
+    """Drop what parts keep of the last input's length: a trace of the same length would take it for a constant."""
+    for part in network.modules():
+        for name in ("cached_sequence_length", "cached_rotary_positional_embedding"):
+            if hasattr(part, name):
+                setattr(part, name, None)
 
 
 class _Classifier(nn.Module):
@@ -87,6 +120,29 @@ class _TextClassifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         features: Tensor = self.backbone({"input_ids": input_ids, "attention_mask": attention_mask})
         return self.head(features), features
+
+
+class _Recogniser(nn.Module):
+    """The classes below differ in the name of their input, which becomes the graph's."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def write(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        frames: Frames = self.backbone(inputs)
+        return self.head(frames.features), frames.lengths
+
+
+class _Samples(_Recogniser):
+    def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.write({"input_values": input_values, "attention_mask": attention_mask})
+
+
+class _Features(_Recogniser):
+    def forward(self, input_features: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.write({"input_features": input_features, "attention_mask": attention_mask})
 
 
 class _Patches(nn.Module):

@@ -83,6 +83,14 @@ class Parity:
             "changed_decisions": list(self.changed[:20]),
         }
 
+    def text(self, name: str, size_mb: float) -> str:
+        """Return what the terminal shows of the file of that name."""
+        return (
+            f"{name}: {size_mb:.1f} MB; logits differ by at most {self.max_difference:.1e} (allowed "
+            f"{self.tolerance:.1e}), probabilities by {self.max_probability_difference:.1e} (allowed "
+            f"{TOLERANCE:.0e}); {self.n - len(self.changed)} of {self.n} decisions are the checkpoint's"
+        )
+
 
 def exported_logits(
     runs: Mapping[str, Run], samples: Iterable[Array], facts: Mapping[str, Any]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import lightning_transfer
 
-__all__ = ["PARTS", "needed_files", "write_script"]
+__all__ = ["PARTS", "SPEECH_PARTS", "needed_files", "write_script"]
 
-PARTS = "text_parts"
-"""Folder beside the script."""
+PARTS, SPEECH_PARTS = "text_parts", "speech_parts"
+"""Folders beside the scripts of texts and of speech."""
 
 _ROOT = Path(lightning_transfer.__file__).parent
 _PACKAGE = _ROOT.name
@@ -47,12 +47,12 @@ def needed_files(script: Path) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def write_script(script: Path, folder: Path) -> None:
-    """Write the script into a folder, and what it needs into `PARTS` below it.
+def write_script(script: Path, folder: Path, place: str = PARTS) -> None:
+    """Write the script into a folder, and what it needs into a folder ``place`` below it.
 
     Nothing is changed but where they import from.
     """
-    parts = folder / PARTS
+    parts = folder / place
     parts.mkdir()
     (parts / "__init__.py").write_text(
         f'"""Files of lightning-transfer {lightning_transfer.__version__} that `{script.name}` needs."""\n',
@@ -60,7 +60,7 @@ def write_script(script: Path, folder: Path) -> None:
     )
     for file in needed_files(script):
         (parts / file.name).write_text(_moved(file, "."), encoding="utf-8")
-    (folder / script.name).write_text(_moved(script, f"{PARTS}."), encoding="utf-8")
+    (folder / script.name).write_text(_moved(script, f"{place}."), encoding="utf-8")
 
 
 def _moved(file: Path, place: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from lightning_transfer.export.facts import to_properties
 from lightning_transfer.export.packages import ExportError, import_package
 from lightning_transfer.silence import silenced
 
-__all__ = ["FACTS_FILE", "INPUT", "OPSET", "OUTPUT", "TEXT_INPUTS", "TEXT_OUTPUTS", "read_program", "trace"]
-__all__ += ["trace_texts", "write_onnx", "write_program"]
+__all__ = ["FACTS_FILE", "INPUT", "OPSET", "OUTPUT", "SPEECH_OUTPUTS", "TEXT_INPUTS", "TEXT_OUTPUTS", "read_program"]
+__all__ += ["trace", "trace_speech", "trace_texts", "write_onnx", "write_program"]
 
 INPUT, OUTPUT = "images", "logits"
 """Names in the ONNX graph of images."""
@@ -24,14 +24,22 @@ INPUT, OUTPUT = "images", "logits"
 TEXT_INPUTS, TEXT_OUTPUTS = ("input_ids", "attention_mask"), (OUTPUT, "features")
 """Names in the ONNX graph of texts."""
 
+SPEECH_OUTPUTS = (OUTPUT, "lengths")
+"""Names in the ONNX graph of speech: logits ``(N, frames, L)``, and how many of its frames are of each recording."""
+
 OPSET = 18
 """What torch's exporter writes without conversion; onnxruntime 1.14 and TensorRT 10 read it."""
 
 FACTS_FILE = "lightning_transfer.json"
 """Name of the facts inside a ``.pt2`` file."""
 
-_BATCH, _SEQUENCE = "batch", "sequence"
+_BATCH, _SEQUENCE, _TIME, _FRAMES = "batch", "sequence", "time", "frames"
 _EXAMPLE_TOKENS = 16
+# Samples, and rows of features: about a second, whose length is no other number of a network.
+_EXAMPLE_SAMPLES, _EXAMPLE_ROWS = 16_003, 47
+_SPEECH_INPUTS = ("input_values", "input_features")
+# How torch makes a view of a tensor depends on this, what comes out does not; it is false for a batch of one.
+_NEEDLESS = "Ne(Mod("
 # They warn of what they cope with.
 _EXPORTERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 # Protocol buffers end at 2 GiB; what is larger gets a second file beside it.
@@ -76,17 +84,62 @@ def trace_texts(network: nn.Module, max_length: int) -> ExportedProgram:
     return _traced(network, (ids, mask), (axes, axes))
 
 
-def _traced(network: nn.Module, example: tuple[Tensor, ...], free: tuple[dict[int, Any], ...]) -> ExportedProgram:
+def trace_speech(network: nn.Module, features: int | None) -> ExportedProgram:
+    """Return the network as a program for batches of any size, and sound of any length that it can take.
+
+    Args:
+        network: In eval mode, as `exported_network` returns it.
+        features: Values in a row of ``input_features``; None for samples, ``input_values``.
+
+    Raises:
+        ExportError: If the network cannot be traced, or only for one length.
+    """
+    steps = _EXAMPLE_SAMPLES if features is None else _EXAMPLE_ROWS
+    sound = torch.zeros(2, steps) if features is None else torch.zeros(2, steps, features)
+    mask = torch.ones(2, steps, dtype=torch.int64)
+    # One recording is shorter, so that its padding is seen.
+    mask[1, steps // 2 :] = 0
+    # The network itself says what is too short or too long for it: convolutions end, tables of positions too.
+    axes = {0: Dim.AUTO, 1: Dim.AUTO}
+    program = _traced(network, (sound, mask), (axes, axes), deferred=True)
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs:
+            for size in node.meta["val"].shape[:2]:
+                only = _only_value(program, size)
+                if only is not None:
+                    raise ExportError(
+                        f"torch.export cannot trace the network for sound of any length: `{node.name}` would always "
+                        f"have {only} steps."
+                    )
+    return program
+
+
+def _only_value(program: ExportedProgram, size: Any) -> int | None:  # noqa: ANN401 - a number, or torch's symbol of one
+    """Return the one value that an axis may have; None where it is free."""
+    if isinstance(size, int):
+        return size
+    bounds = program.range_constraints.get(size.node.expr)
+    return int(bounds.lower) if bounds is not None and bounds.lower == bounds.upper else None
+
+
+def _traced(
+    network: nn.Module, example: tuple[Tensor, ...], free: tuple[dict[int, Any], ...], *, deferred: bool = False
+) -> ExportedProgram:
     try:
         with torch.no_grad(), silenced(*_EXPORTERS):
-            program = torch.export.export(network, example, dynamic_shapes=free, strict=False)
+            program = torch.export.export(
+                network, example, dynamic_shapes=free, strict=False,
+                prefer_deferred_runtime_asserts_over_guards=deferred,
+            )  # fmt: skip
     except Exception as error:  # torch raises many kinds
         raise ExportError(f"torch.export cannot trace the network: {_first_lines(error)}") from error
     for part in program.graph_module.modules():
         if isinstance(part, fx.GraphModule):
-            for node in part.graph.nodes:
+            for node in list(part.graph.nodes):
                 # Lines of source code, with the folders of this machine.
                 node.meta.pop("stack_trace", None)
+                if node.target is torch.ops.aten._assert_scalar.default and _NEEDLESS in str(node.args[1]):
+                    part.graph.erase_node(node)
     return program
 
 
@@ -112,7 +165,7 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -
     """Write ONNX in one file, from 2 GB on with the weights in ``path.data`` beside it.
 
     Args:
-        program: Of `trace` or `trace_texts`.
+        program: Of `trace`, `trace_texts` or `trace_speech`.
         path: To write to.
         facts: Of `exported_facts`; stored in ``metadata_props``.
 
@@ -121,8 +174,7 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -
     """
     onnx = import_package("onnx")
     import_package("onnxscript")
-    texts = len(program.graph_signature.user_inputs) == len(TEXT_INPUTS)
-    inputs, outputs = (TEXT_INPUTS, TEXT_OUTPUTS) if texts else ((INPUT,), (OUTPUT,))
+    inputs, outputs = _names(program)
     try:
         with torch.no_grad(), silenced(*_EXPORTERS):
             exported = torch.onnx.export(
@@ -140,6 +192,14 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) -
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     exported.save(str(path), external_data=size > _EMBEDDED_BYTES)
     onnx.checker.check_model(str(path))
+
+
+def _names(program: ExportedProgram) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the names of inputs and outputs: those of speech are what the network calls its arguments."""
+    given = tuple(program.graph_signature.user_inputs)
+    if given[0] in _SPEECH_INPUTS:
+        return given, SPEECH_OUTPUTS
+    return (TEXT_INPUTS, TEXT_OUTPUTS) if len(given) == len(TEXT_INPUTS) else ((INPUT,), (OUTPUT,))
 
 
 def _global_max(images: Tensor, size: list[int]) -> Any:  # noqa: ANN401 - a pair of tensors, or NotImplemented
@@ -163,10 +223,13 @@ def _clean(model: Any) -> None:  # noqa: ANN401 - onnx_ir.Model
         for value in values:
             value.metadata_props.clear()
             value.doc_string = None
+    speech = any(value.name in _SPEECH_INPUTS for value in model.graph.inputs)
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape[0] = _BATCH
-        if value.name in TEXT_INPUTS:
-            value.shape[1] = _SEQUENCE
+        if value in model.graph.inputs and value.name != INPUT:
+            value.shape[1] = _TIME if speech else _SEQUENCE
+        elif speech and value.name == OUTPUT:
+            value.shape[1] = _FRAMES
     model.metadata_props.clear()
     model.doc_string = None
 

@@ -53,4 +53,4 @@ class ErrorRate(Metric):  # type: ignore[misc]  # torchmetrics is not followed
 
     def compute(self) -> Tensor:
         """Return the rate as a scalar."""
-        return self.errors / self.length
+        return torch.where(self.length > 0, self.errors / self.length, torch.nan)

@@ -20,7 +20,7 @@ from lightning_transfer.data.transcripts import CTCVocabulary
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.modules.ctc_collapse import CollapseWatch
 from lightning_transfer.modules.ctc_decode import Heard, greedy_decode
-from lightning_transfer.modules.ctc_head import start_head
+from lightning_transfer.modules.ctc_head import matching_tokens, start_head
 from lightning_transfer.modules.losses import ctc_loss
 from lightning_transfer.modules.spec_augment import SpecAugment
 from lightning_transfer.modules.speech_module import SpeechModule, labelled, places
@@ -130,6 +130,7 @@ class CTCModule(SpeechModule):
         # In a tuple: a checkpoint's head is a start, and no part of this network.
         self._pretrained: tuple[nn.Linear, ...] = ()
         self._start = ""
+        self._all_rows_known = False
         if weights == RANDOM:
             self._start = "The head is new: the weights are random."
         else:
@@ -144,8 +145,8 @@ class CTCModule(SpeechModule):
 
     @property
     def head_is_pretrained(self) -> bool:
-        """Whether the head begins with rows of the checkpoint's own."""
-        return bool(self._pretrained)
+        """Whether every token of the head began with the checkpoint's row, so that it could recognise untrained."""
+        return self._all_rows_known
 
     def build_head(self, schema: Schema) -> nn.Module:
         """Return a linear layer over frames, which begins with the checkpoint's rows of the tokens that both have.
@@ -160,6 +161,7 @@ class CTCModule(SpeechModule):
         if self._pretrained and known is not None:
             linear = next(part for part in head.modules() if isinstance(part, nn.Linear))
             self._start = start_head(linear, self.vocabulary, self._pretrained[0], known)
+            self._all_rows_known = len(matching_tokens(self.vocabulary, known)) == len(self.vocabulary)
         return head
 
     def frames(self, input: Mapping[str, Tensor], *, augment: bool = False) -> Frames:

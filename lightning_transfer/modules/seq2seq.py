@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_transfer.backbones import LoraOptions, Seq2SeqTransformer
+from lightning_transfer.backbones.sources import RANDOM
 from lightning_transfer.modules.losses import next_token_loss
 from lightning_transfer.modules.repetition import repeats_itself
 from lightning_transfer.modules.spec_augment import SpecAugment
@@ -97,6 +98,7 @@ class Seq2SeqModule(SpeechModule):
         self.max_new_tokens = max_new_tokens
         self.spec_augment = SpecAugment.of(spec_augment)
         self._told_too_long = False
+        self.head_is_pretrained = weights != RANDOM
 
     @property
     def network(self) -> Seq2SeqTransformer:
@@ -124,7 +126,8 @@ class Seq2SeqModule(SpeechModule):
         lengths = model._get_feat_extract_output_lengths(steps.sum(dim=1)).clamp(min=1)
         real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
         total = hidden.masked_fill(~real[:, :, None], 0.0).sum(dim=1)
-        return total / lengths[:, None].to(total.dtype)
+        mean: Tensor = total / lengths[:, None].to(total.dtype)
+        return mean
 
     def forward(self, input: Mapping[str, Tensor]) -> Tensor:  # type: ignore[override]
         """Return the logits of the next token at each place of ``decoder_input_ids``, ``(N, L, V)``."""
@@ -150,6 +153,11 @@ class Seq2SeqModule(SpeechModule):
             wanted[number, : len(answers)] = torch.tensor(answers, dtype=torch.long)
         device = target.device
         return given.to(device), wanted.to(device), torch.tensor(too_long, device=device)
+
+    def trial_input(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what `forward` takes of a batch with transcripts, as a plan tries it to measure memory."""
+        given, _, _ = self.teach(labelled(batch))
+        return {"input_features": batch.input["input_features"], "decoder_input_ids": given}
 
     def loss(self, input: Mapping[str, Tensor], target: Tensor, *, augment: bool = False) -> tuple[Tensor, Tensor]:
         """Return the mean loss of the texts' tokens as a scalar, and which texts do not fit into the decoder."""

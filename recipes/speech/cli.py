@@ -9,7 +9,11 @@ RECIPE = Recipe(
     package="recipes.speech",
     module="lightning_transfer.modules:CTCModule",
     data="recipes.speech.data:SpeechDataModule",
-    heads={"seq2seq": "lightning_transfer.modules:Seq2SeqModule"},
+    heads={
+        "seq2seq": "lightning_transfer.modules:Seq2SeqModule",
+        "classification": "lightning_transfer.modules:ClassificationModule",
+    },
+    head_kinds={"classification": "classification"},
     description="Speech recognition: adapt a pretrained recogniser to your callers, and see what it forgets.",
     kind="transcription",
 )

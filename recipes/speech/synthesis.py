@@ -32,7 +32,7 @@ _CHARS_UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _DONT_EXIT = 0x8000
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-_SYNTH_ARGUMENTS = (ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, ctypes.c_void_p, ctypes.c_void_p)
+_SYNTH_ARGUMENTS: Any = (ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_uint] * 4, ctypes.c_void_p, ctypes.c_void_p)
 _unload: Any = _ctypes.dlclose if hasattr(_ctypes, "dlclose") else _ctypes.FreeLibrary  # type: ignore[attr-defined]
 
 
@@ -109,7 +109,7 @@ class _Engine:
 
     def __init__(self) -> None:
         try:
-            import espeakng_loader
+            import espeakng_loader  # type: ignore[import-untyped]
         except ModuleNotFoundError as error:
             raise DataError(
                 "The speech of this recipe's demo is synthesised by espeak-ng, whose wheel `espeakng-loader` is not"

@@ -170,4 +170,4 @@ def test_the_file_that_ships_hears_words() -> None:
         with torch.inference_mode():
             logits = model.lm_head(model.backbone(**features).last_hidden_state)[0]
         heard.append(decode(logits, len(logits)))
-    assert jiwer.wer([item.text for item in said], heard) < 0.95
+    assert jiwer.wer([item.text for item in said], heard) < 0.6

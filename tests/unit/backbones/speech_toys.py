@@ -38,8 +38,9 @@ WHISPER = {
     "max_source_positions": 50,
     "max_target_positions": 24,
 }
-_SPECIAL = ("<|startoftranscript|>", "<|en|>", "<|de|>", "<|transcribe|>", "<|translate|>", "<|startoflm|>")
-_SPECIAL += ("<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
+# In transformers' order: its tokenizer counts languages from the start token on.
+_SPECIAL = ("<|startoftranscript|>", "<|en|>", "<|zh|>", "<|de|>", "<|translate|>", "<|transcribe|>")
+_SPECIAL += ("<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
 
 
 def ctc_model(family: str, *, head: bool = True, seed: int = 0, **config: Any) -> torch.nn.Module:
@@ -134,7 +135,7 @@ def save_whisper(folder: Path, texts: list[str], *, multilingual: bool = True, *
         "max_length": 24,
     }
     if multilingual:
-        settings["lang_to_id"] = {name: ids[name] for name in ("<|en|>", "<|de|>")}
+        settings["lang_to_id"] = {name: ids[name] for name in ("<|en|>", "<|zh|>", "<|de|>")}
         settings["task_to_id"] = {name: ids[f"<|{name}|>"] for name in ("transcribe", "translate")}
     model.generation_config = transformers.GenerationConfig(**settings)
     model.save_pretrained(folder)

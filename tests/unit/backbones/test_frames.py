@@ -101,6 +101,13 @@ def test_sound_shorter_than_a_frame_has_none(family):
     assert pooled[1].any()
 
 
+def test_a_batch_of_the_shortest_sound_goes_through():
+    with torch.no_grad():
+        frames = FrameTransformer(encoder("wav2vec2_layer"))(sound("wav2vec2_layer", [1, 20]))
+    assert frames.lengths.tolist() == [0, 1]
+    assert bool(torch.isfinite(frames.features).all())
+
+
 def test_an_adapter_shortens_the_frames():
     model = encoder(
         "wav2vec2_bert", add_adapter=True, num_adapter_layers=1, output_hidden_size=16, adapter_kernel_size=3

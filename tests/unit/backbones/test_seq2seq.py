@@ -15,7 +15,7 @@ TEXTS = ["call me back", "one two three", "seven seven seven"]
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whisper")
-    model = save_whisper(folder, TEXTS)
+    model = save_whisper(folder, TEXTS, init_std=0.5)  # else it says the prompt's last token for ever
     return folder, model
 
 
@@ -72,12 +72,14 @@ def test_what_it_writes_is_what_transformers_writes(saved, beams):
     written = backbone.eval().generate(
         features, prompt(oracle, 3), settings=card.processor["generation"], max_new_tokens=12, num_beams=beams
     )
-    # transformers leaves out the prompt or not, by version; the end is not part of what it returns.
-    end = oracle.generation_config.eos_token_id
+    end, start = oracle.generation_config.eos_token_id, prompt(oracle, 1)[0].tolist()
+    said = set()
     for own, other in zip(written.tokens.tolist(), expected.tolist(), strict=True):
-        assert [token for token in own if token != end] == [
-            token for token in other if token not in (end, *prompt(oracle, 1)[0].tolist())
-        ]
+        # transformers returns the prompt too, or not, by version.
+        other = other[len(start) :] if other[: len(start)] == start else other
+        assert [token for token in own if token != end] == [token for token in other if token != end]
+        said.update(own)
+    assert len(said) > 5
 
 
 def test_probabilities_are_those_of_the_forward(saved):

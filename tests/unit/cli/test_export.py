@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_transfer.cli.export import _latency_table, _parity_line
-from lightning_transfer.export import Parity
+from lightning_transfer.cli.export import _size
 
 Toy = Callable[..., Any]
 
@@ -71,18 +70,7 @@ def test_a_module_that_is_not_the_librarys_is_refused(toy: Toy, finished: Path) 
     assert not (finished / "export").exists()
 
 
-def test_the_lines_of_the_terminal(tmp_path: Path) -> None:
+def test_the_size_of_a_file_is_that_of_its_weights_too(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(bytes(1_000_000))
     (tmp_path / "model.onnx.data").write_bytes(bytes(500_000))
-    line = _parity_line("model.onnx", tmp_path / "model.onnx", Parity(200, 2e-6, 5.0, 3e-7, ("a",)))
-    assert line == (
-        "model.onnx: 1.5 MB; logits differ by at most 2.0e-06 (allowed 5.0e-04), probabilities by 3.0e-07 (allowed "
-        "1e-04); 199 of 200 decisions are the checkpoint's"
-    )
-    row = {"batch_size": 32, "runs": 50}
-    row |= {"p50_ms_eager": 9.5, "p95_ms_eager": 12.0, "p50_ms_onnx": 3.0, "p95_ms_onnx": 4.25, "speedup_onnx": 3.17}
-    lines = _latency_table([row]).splitlines()
-    assert "median / 95th percentile" in lines[0]
-    assert lines[1].split() == ["batch", "size", "eager", "onnx"]
-    assert lines[2].split() == ["32", "9.50", "/", "12.00", "3.00", "/", "4.25"]
-    assert lines[3] == "  Median of eager over theirs: batch of 32: onnx 3.2x"
+    assert _size(tmp_path / "model.onnx") == 1.5

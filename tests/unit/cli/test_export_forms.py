@@ -4,6 +4,7 @@ import pytest
 
 from lightning_transfer.cli.export_forms import Form
 from lightning_transfer.cli.export_images import ImageForm
+from lightning_transfer.cli.export_speech import SpeechForm
 from lightning_transfer.cli.export_texts import TextForm
 
 
@@ -16,7 +17,7 @@ def test_a_form_that_lacks_a_step_cannot_be_made() -> None:
         Half(None, None)
 
 
-@pytest.mark.parametrize("form", [ImageForm, TextForm])
+@pytest.mark.parametrize("form", [ImageForm, TextForm, SpeechForm])
 def test_every_kind_of_data_has_every_step(form: type[Form]) -> None:
     assert not form.__abstractmethods__
     assert form.ways

@@ -11,8 +11,9 @@ import pytest
 
 from lightning_transfer.cli import main, transcription_baselines
 from lightning_transfer.cli.transcription_baselines import piece_starts
+from lightning_transfer.data.transcripts import CTCVocabulary
 from lightning_transfer.speech import AudioSegment, Transcript
-from lightning_transfer.types import Record
+from lightning_transfer.types import BackboneCard, Record, Schema
 from tests.unit.cli.conftest import Done, runner
 
 pytest.importorskip("jiwer")
@@ -95,6 +96,18 @@ def test_an_interrupt_keeps_the_results(
     assert done.code == 130
     assert metrics["wer_of_scratch"]["reason"] == "its training was interrupted"
     assert metrics["wer"]["value"] is not None
+
+
+def test_the_network_before_adapting_writes_in_its_own_alphabet() -> None:
+    own = CTCVocabulary(("[PAD]", " ", "A"), blank="[PAD]", word_delimiter=" ")
+    twin = SimpleNamespace(card=BackboneCard("b", "b", processor={"vocabulary": own.to_dict()}))
+    new = CTCVocabulary.from_texts(["ä b"])
+    schema = Schema("transcription", new.tokens, preprocessing={"kind": "audio", "vocabulary": new.to_dict()})
+    found = transcription_baselines._own_schema(twin, schema)
+    assert CTCVocabulary.from_schema(found) == own
+    assert found.preprocessing["kind"] == "audio"
+    whisper = Schema("transcription", ())
+    assert transcription_baselines._own_schema(twin, whisper) is whisper
 
 
 def test_pieces_begin_where_the_data_cut_them() -> None:

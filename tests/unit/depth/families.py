@@ -67,6 +67,14 @@ WAV2VEC2 = {
     "num_conv_pos_embeddings": 4,
     "num_conv_pos_embedding_groups": 2,
 }
+WAV2VEC2_BERT = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "feature_projection_input_dim": 8,
+}
 WHISPER = {
     "vocab_size": 60,
     "d_model": 16,
@@ -130,6 +138,13 @@ TRANSFORMERS = {
     "wav2vec2_ctc": _transformers("Wav2Vec2ForCTC", "Wav2Vec2Config", **WAV2VEC2),
     "wav2vec2_sequence_classification": _transformers(
         "Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", use_weighted_layer_sum=True, **WAV2VEC2
+    ),
+    "hubert_ctc": _transformers("HubertForCTC", "HubertConfig", **WAV2VEC2),
+    "wavlm_ctc": _transformers("WavLMForCTC", "WavLMConfig", **WAV2VEC2),
+    "wav2vec2_bert": _transformers("Wav2Vec2BertModel", "Wav2Vec2BertConfig", **WAV2VEC2_BERT),
+    "wav2vec2_bert_ctc": _transformers("Wav2Vec2BertForCTC", "Wav2Vec2BertConfig", **WAV2VEC2_BERT),
+    "wav2vec2_bert_adapter_ctc": _transformers(
+        "Wav2Vec2BertForCTC", "Wav2Vec2BertConfig", **WAV2VEC2_BERT, add_adapter=True, num_adapter_layers=2
     ),
     "whisper": _transformers("WhisperModel", "WhisperConfig", **WHISPER),
     "whisper_conditional_generation": _transformers("WhisperForConditionalGeneration", "WhisperConfig", **WHISPER),

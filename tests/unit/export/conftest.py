@@ -9,16 +9,21 @@ import pytest
 from torch.export import ExportedProgram
 
 from lightning_transfer.export import (
+    SPEECH_PARTS,
     exported_facts,
     exported_network,
+    predict_onnx_speech,
     predict_onnx_text,
+    speech_facts,
+    speech_network_facts,
     trace,
+    trace_speech,
     trace_texts,
     write_onnx,
     write_script,
 )
-from lightning_transfer.modules import ClassificationModule
-from tests.unit.export import text_toys
+from lightning_transfer.modules import ClassificationModule, CTCModule
+from tests.unit.export import speech_toys, text_toys
 from tests.unit.export.export_toys import CALIBRATION, SIZE, classifier, save, write_pictures
 
 
@@ -71,3 +76,28 @@ def exported_texts(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     write_script(Path(predict_onnx_text.__file__), folder)
     (folder / "tokenizer.json").write_bytes(module.card.processor["tokenizer_json"].encode())
     return ExportedTexts(folder, module, program, facts, folder / "model.onnx")
+
+
+@dataclass(frozen=True)
+class ExportedSpeech:
+    folder: Path
+    module: CTCModule
+    program: ExportedProgram
+    facts: dict
+    onnx: Path
+    sounds: list[Path]
+
+
+@pytest.fixture(scope="session")
+def exported_speech(tmp_path_factory: pytest.TempPathFactory) -> ExportedSpeech:
+    """A recogniser with its script, and recordings, of which two are longer than a piece."""
+    folder = tmp_path_factory.mktemp("exported_speech")
+    module = speech_toys.recogniser()
+    speech_toys.save(folder, module)
+    facts = speech_facts(module.card, module.schema, speech_network_facts(module))
+    program = trace_speech(exported_network(module), 40)
+    write_onnx(program, folder / "model.onnx", facts)
+    write_script(Path(predict_onnx_speech.__file__), folder, SPEECH_PARTS)
+    (folder / "sounds").mkdir()
+    sounds = speech_toys.write_sounds(folder / "sounds")
+    return ExportedSpeech(folder, module, program, facts, folder / "model.onnx", sounds)

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from lightning_transfer.export import ExportError
-from lightning_transfer.export.facts import exported_facts, to_properties
-from lightning_transfer.types import BackboneCard, Calibration, OperatingPoint
+from lightning_transfer.export.facts import exported_facts, speech_facts, to_properties
+from lightning_transfer.types import BackboneCard, Calibration, OperatingPoint, Schema
 from tests.unit.export.export_toys import CALIBRATION, CLASSES, classifier, schema, spec
 
 CARD = BackboneCard("timm/resnet18", "timm/resnet18", licence="apache-2.0", pretraining="drawings")
@@ -62,3 +62,28 @@ def test_texts_bring_their_routing_policy_and_images_have_none():
 def test_chunks_are_refused_with_the_way_out():
     with pytest.raises(ExportError, match=r"long_texts: chunks.*--data\.long_texts head_tail"):
         exported_facts(CARD, schema(preprocessing={"kind": "text", "long_texts": "chunks"}), CALIBRATION)
+
+
+def recogniser_schema(**spec):
+    extractor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000}
+    spec = {"kind": "audio", "feature_extractor": extractor, "vocabulary": {"blank": "-"}, **spec}
+    return Schema("transcription", ("-", "|", "a"), preprocessing=spec)
+
+
+def test_a_recogniser_says_its_vocabulary_and_how_its_time_passes():
+    network = {"sees_mask": False, "step_seconds": 1 / 16000, "frame_seconds": 0.02}
+    found = speech_facts(CARD, recogniser_schema(chunk_seconds=30.0), network)
+    assert found["classes"] == ["-", "|", "a"]
+    assert found["preprocessing"]["chunk_seconds"] == 30.0
+    assert {key: found[key] for key in network} == network
+    assert found["backbone"]["licence"] == CARD.licence
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_whisper_and_unknown_features_are_refused_with_what_to_do():
+    whisper = {"feature_extractor_type": "WhisperFeatureExtractor"}
+    with pytest.raises(ExportError, match=r"Whisper is not exported.*token by token.*optimum.*Or adapt a CTC model"):
+        speech_facts(CARD, recogniser_schema(feature_extractor=whisper), {})
+    other = {"feature_extractor_type": "MCTCTFeatureExtractor"}
+    with pytest.raises(ExportError, match="cannot compute features of kind `MCTCTFeatureExtractor`"):
+        speech_facts(CARD, recogniser_schema(feature_extractor=other), {})

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from lightning_transfer.export.int8 import METHOD, TEXT_METHOD, quantise, quantise_texts
+from lightning_transfer.export.predict_onnx_speech import Model
 from lightning_transfer.export.text_batches import padded
 from tests.unit.export.export_toys import SIZE
+from tests.unit.export.speech_toys import sound
 
 RNG = np.random.default_rng(0)
 BATCHES = [RNG.normal(size=(8, 3, *SIZE)).astype(np.float32) for _ in range(4)]
@@ -113,3 +115,17 @@ def test_the_twin_of_texts_is_near_the_float_model_and_no_copy_of_it(exported_te
     stored = onnxruntime.InferenceSession(str(text_twin)).get_modelmeta().custom_metadata_map
     assert json.loads(stored["lightning_transfer.quantisation"]) == TEXT_METHOD
     assert json.loads(stored["lightning_transfer.preprocessing"]) == exported_texts.facts["preprocessing"]
+
+
+def test_recognisers_too_and_their_convolutions_stay_float(exported_speech, tmp_path):
+    quantise_texts(exported_speech.onnx, tmp_path / "int8.onnx", exported_speech.facts)
+    operations = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    assert "MatMulInteger" in operations
+    assert "Conv" in operations
+    assert not any("QLinearConv" in name or name == "ConvInteger" for name in operations)
+    exact, rounded = Model(exported_speech.onnx), Model(tmp_path / "int8.onnx")
+    assert rounded.facts["quantisation"] == TEXT_METHOD
+    inputs = exact.batch([exact.prepared(sound(1.0, seed)) for seed in range(3)])
+    ours, theirs = np.concatenate(exact.run(inputs)), np.concatenate(rounded.run(inputs))
+    assert 1e-4 < np.abs(ours - theirs).max()
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98

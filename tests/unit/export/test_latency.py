@@ -85,3 +85,45 @@ def test_the_speedup_is_that_of_the_medians():
 def test_what_is_timed_is_the_model(exported):
     found = torch.from_numpy(timed_run(exported.onnx)(IMAGES))
     torch.testing.assert_close(found, exported.module(torch.from_numpy(IMAGES)).detach(), rtol=0, atol=1e-4)
+
+
+def test_the_real_time_factor_is_time_over_sound_and_padding_is_no_sound():
+    now, calls = [0.0], []
+
+    def taking(name, seconds):
+        def run(batch):
+            calls.append((name, batch))
+            now[0] += seconds * len(batch)
+
+        return run
+
+    def batches(size):
+        return [("x" * size, 2.0 * size), ("yy" * size, 4.0 * size), ("z" * size, 1.0 * size)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "_CLOCK", lambda: now[0])
+        runs = {"eager": taking("eager", 0.06), "onnx": taking("onnx", 0.02)}
+        one, eight = latency.measure_real_time(runs, batches, batch_sizes=(1, 8))
+    assert calls[2:8] == [(name, batch) for batch in ("x", "yy", "z") for name in ("eager", "onnx")]
+    assert (one["runs"], one["seconds_of_sound"], eight["seconds_of_sound"]) == (3, 7.0, 56.0)
+    for row in (one, eight):
+        assert row["real_time_factor_eager"] == pytest.approx(0.06 * 4 / 7)
+        assert row["real_time_factor_onnx"] == pytest.approx(0.02 * 4 / 7)
+        assert row["speedup_onnx"] == pytest.approx(3.0)
+
+
+def test_slow_models_are_timed_on_fewer_batches():
+    now = [0.0]
+
+    def slow(batch):
+        now[0] += 5.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "_CLOCK", lambda: now[0])
+        many = [(None, 1.0)] * 30
+        [row] = latency.measure_real_time({"eager": slow}, lambda size: many, batch_sizes=[1], seconds=22.0)
+        assert row["runs"] == 5
+        [row] = latency.measure_real_time({"eager": slow}, lambda size: many, batch_sizes=[1], seconds=1.0)
+        assert row["runs"] == 3
+        [row] = latency.measure_real_time({"eager": lambda batch: None}, lambda size: many * 2, batch_sizes=[1])
+        assert row["runs"] == 40

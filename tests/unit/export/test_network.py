@@ -4,9 +4,10 @@ import torch
 from lightning_transfer.backbones.lora import LoraOptions, add_lora
 from lightning_transfer.data.texts_tokens import TextPreprocessing
 from lightning_transfer.export import ExportError
-from lightning_transfer.export.network import exported_network, quantised_operations
+from lightning_transfer.export.network import exported_network, quantised_operations, speech_network_facts
 from lightning_transfer.modules import NormalOnlyModule, TransferModule
 from tests.unit.export.export_toys import SIZE, classifier, normal_only
+from tests.unit.export.speech_toys import preprocessing, recogniser, sound
 from tests.unit.export.text_toys import router
 
 
@@ -95,3 +96,49 @@ def test_adapters_are_added_to_the_weights_and_stay_in_the_module(backbone):
     assert (adapted - before).abs().max() > 0.1
     assert not any("lora" in name for name, _ in network.named_parameters())
     assert any("lora" in name for name, _ in module.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["conformer", "wav2vec2, group norm"])
+def test_speech_gives_logits_in_time_and_the_number_of_frames(kind):
+    module = recogniser(kind)
+    spec = preprocessing(module)
+    batch = spec.collate([spec.features(sound(seconds, 1)) for seconds in (0.4, 1.0)])
+    logits, lengths = exported_network(module)(**batch)
+    with torch.no_grad():
+        wanted = module(batch)
+    torch.testing.assert_close(logits, wanted.logits, rtol=0, atol=0)
+    assert lengths.tolist() == wanted.lengths.tolist()
+
+
+def test_what_a_script_must_know_of_a_speech_network():
+    assert speech_network_facts(recogniser()) == {"sees_mask": True, "step_seconds": 0.04, "frame_seconds": 0.04}
+    facts = speech_network_facts(recogniser("wav2vec2, group norm"))
+    assert facts == {"sees_mask": False, "step_seconds": 1 / 8000, "frame_seconds": 80 / 8000}
+
+
+def test_the_length_of_the_last_input_is_forgotten():
+    """Rotary embeddings of the last length are kept; traced with them, a graph would know that length alone."""
+    module = recogniser("conformer, rotary")
+    spec = preprocessing(module)
+    batch = spec.collate([spec.features(sound(1.0))])
+    with torch.no_grad():
+        module(batch)
+    kept = module.encoder.model.encoder.embed_positions
+    assert kept.cached_sequence_length is not None
+    copied = exported_network(module).backbone.model.encoder.embed_positions
+    assert copied.cached_sequence_length is copied.cached_rotary_positional_embedding is None
+    assert kept.cached_sequence_length is not None
+
+
+def test_adapters_of_a_recogniser_are_added_to_its_weights():
+    module = recogniser(lora={"rank": 2})
+    with torch.no_grad():
+        for name, value in module.backbone.named_parameters():
+            if "lora_" in name:
+                value.normal_(std=0.3)
+    spec = preprocessing(module)
+    batch = spec.collate([spec.features(sound(1.0))])
+    network = exported_network(module)
+    with torch.no_grad():
+        torch.testing.assert_close(network(**batch)[0], module(batch).logits, rtol=1e-4, atol=1e-4)
+    assert not any("lora" in name for name, _ in network.named_parameters())

@@ -144,3 +144,10 @@ def test_the_worst_of_several_comparisons_keeps_every_difference():
     broken = worst([first, Parity(9, float("nan"), 5.0, 1e-7, ()), first])
     with pytest.raises(ParityError, match="logits differ by up to nan"):
         check_parity("model.onnx", broken)
+
+
+def test_the_line_of_the_terminal():
+    assert Parity(200, 2e-6, 5.0, 3e-7, ("a",)).text("model.onnx", 1.5) == (
+        "model.onnx: 1.5 MB; logits differ by at most 2.0e-06 (allowed 5.0e-04), probabilities by 3.0e-07 (allowed "
+        "1e-04); 199 of 200 decisions are the checkpoint's"
+    )

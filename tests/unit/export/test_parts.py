@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import lightning_transfer
-from lightning_transfer.export import parts, predict_onnx_text
-from lightning_transfer.export.parts import PARTS, needed_files, write_script
+from lightning_transfer.export import parts, predict_onnx_speech, predict_onnx_text
+from lightning_transfer.export.parts import PARTS, SPEECH_PARTS, needed_files, write_script
 
 ROOT = Path(lightning_transfer.__file__).parent
 
@@ -82,3 +82,14 @@ def test_the_script_for_texts_needs_few_files_and_changes_nothing_but_imports(tm
         changed = [line for line, old in zip(after, before, strict=True) if line != old]
         assert all(line.lstrip().startswith("from .") for line in changed)
         assert not any(line.lstrip().startswith("from lightning_transfer") for line in after)
+
+
+def test_the_script_for_speech_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    script = Path(predict_onnx_speech.__file__)
+    write_script(script, tmp_path, SPEECH_PARTS)
+    names = {path.name for path in (tmp_path / SPEECH_PARTS).iterdir()}
+    assert names == {file.name for file in needed_files(script)} | {"__init__.py"}
+    assert "audio_preprocessing.py" not in names
+    text = (tmp_path / "predict_onnx_speech.py").read_text()
+    assert "from speech_parts.speech_decode import Heard, greedy, join" in text
+    assert "from lightning_transfer" not in text

@@ -12,9 +12,18 @@ from lightning_transfer.backbones import load_backbone
 from lightning_transfer.export import ExportError, exported_network
 from lightning_transfer.export.facts import to_properties
 from lightning_transfer.export.network import _TextClassifier
-from lightning_transfer.export.program import OPSET, read_program, trace, trace_texts, write_onnx, write_program
+from lightning_transfer.export.program import (
+    OPSET,
+    read_program,
+    trace,
+    trace_speech,
+    trace_texts,
+    write_onnx,
+    write_program,
+)
 from lightning_transfer.export.text_batches import padded
 from tests.unit.export.export_toys import SIZE, normal_only
+from tests.unit.export.speech_toys import KINDS, preprocessing, recogniser, sound
 from tests.unit.export.text_toys import tokenizer
 
 IMAGES = torch.randn(40, 3, *SIZE, generator=torch.Generator().manual_seed(3))
@@ -212,3 +221,75 @@ def test_other_families_of_encoders_too(exported_texts, tmp_path, family):
         with torch.no_grad():
             expected = head(backbone.eval()({name: torch.from_numpy(values) for name, values in inputs.items()}))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def sounds(module, *seconds):
+    spec = preprocessing(module)
+    batch = spec.collate([spec.features(sound(length, place)) for place, length in enumerate(seconds)])
+    return {name: values.numpy() for name, values in batch.items()}
+
+
+def check_speech(path, network, module):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for seconds in ((0.1,), (0.2,), (1.0,), (4.1,), (0.5, 2.0), (1.0,) * 3, (3.3, 0.15, 1.1, 0.7, 2.0)):
+        inputs = sounds(module, *seconds)
+        given = {name: torch.from_numpy(values) for name, values in inputs.items()}
+        with torch.no_grad():
+            wanted = module(given)
+            traced = network(*given.values())
+        logits, lengths = map(torch.from_numpy, session.run(["logits", "lengths"], inputs))
+        assert lengths.tolist() == traced[1].tolist() == wanted.lengths.tolist()
+        for found in (logits, traced[0]):
+            for row, expected, length in zip(found, wanted.logits, lengths, strict=True):
+                torch.testing.assert_close(row[:length], expected[:length], rtol=1e-4, atol=1e-4)
+
+
+def test_speech_of_any_number_and_length_gets_the_logits_of_torch(exported_speech, tmp_path):
+    write_program(exported_speech.program, tmp_path / "model.pt2", exported_speech.facts)
+    network, facts = read_program(tmp_path / "model.pt2")
+    assert facts == exported_speech.facts
+    check_speech(exported_speech.onnx, network, exported_speech.module)
+
+
+def test_the_graph_of_speech_says_its_free_axes_and_types(exported_speech):
+    model = onnx.load(exported_speech.onnx)
+    onnx.checker.check_model(model, full_check=True)
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "input_features": ["batch", "time", 40],
+        "attention_mask": ["batch", "time"],
+        "logits": ["batch", "frames", 12],
+        "lengths": ["batch"],
+    }
+    assert not [node.op_type for node in model.graph.node if "Random" in node.op_type]
+    assert str(Path(lightning_transfer.__file__).parent).encode() not in exported_speech.onnx.read_bytes()
+    assert [item.version for item in model.opset_import if not item.domain] == [OPSET]
+
+
+class Fixed(nn.Module):
+    """Adds a place of its own to each step, for one number of steps."""
+
+    def forward(self, input_features, attention_mask):
+        places = torch.arange(47.0)[None, :, None]
+        return input_features + places, attention_mask.sum(dim=1)
+
+
+def test_a_network_for_one_length_is_refused():
+    with pytest.raises(ExportError, match="for sound of any length: `input_features` would always have 47 steps"):
+        trace_speech(Fixed().eval(), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "conformer"])
+def test_other_families_of_speech_encoders_too(tmp_path, kind):
+    module = recogniser(kind)
+    width = 40 if "conformer" in kind else None
+    program = trace_speech(exported_network(module), width)
+    write_onnx(program, tmp_path / "model.onnx", {"version": "0"})
+    write_program(program, tmp_path / "model.pt2", {})
+    check_speech(tmp_path / "model.onnx", read_program(tmp_path / "model.pt2")[0], module)
+    [given] = [value for value in onnx.load(tmp_path / "model.onnx").graph.input if value.name != "attention_mask"]
+    assert given.name == ("input_features" if width else "input_values")

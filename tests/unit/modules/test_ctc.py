@@ -75,6 +75,26 @@ def test_loss_and_logits_are_transformers_own(family: str, tmp_path: Path) -> No
     assert not too_short.any()
 
 
+def test_a_blank_that_is_not_the_first_token_counts_as_transformers_counts_it(tmp_path: Path) -> None:
+    tokens = (*TOKENS[1:], "<pad>")
+    last = {"tokens": tokens, "pad_token_id": len(tokens) - 1}
+    oracle = save_ctc(tmp_path, "wavlm", ctc_loss_reduction="mean", ctc_zero_infinity=True, **last)
+    module = loaded(tmp_path, CTCVocabulary(tokens, "<pad>", "|", "<unk>")).eval()
+    assert module.vocabulary == CTCVocabulary.from_card(module.card)
+    batch = sound("wavlm", LENGTHS)
+    with torch.no_grad():
+        loss, _ = module.loss(*module(batch), TARGET)
+        expected = oracle(**batch, labels=TARGET).loss
+    assert float(loss) == pytest.approx(float(expected), abs=1e-5)
+    tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        logits, lengths = module(batch)
+    said = [tokenizer.decode(row[:count]) for row, count in zip(logits.argmax(-1), lengths, strict=True)]
+    assert [item.text for item in module.predict_step(Batch(batch, None, torch.arange(3)), 0)] == [
+        " ".join(text.replace("<unk>", "").replace("<s>", "").replace("</s>", "").split()) for text in said
+    ]
+
+
 def test_gradients_are_transformers_own(tmp_path: Path) -> None:
     oracle = save_ctc(tmp_path, "wav2vec2_bert", ctc_loss_reduction="mean", ctc_zero_infinity=True)
     module = loaded(tmp_path).eval()
@@ -204,6 +224,7 @@ def test_the_checkpoints_head_is_the_start_where_the_vocabulary_is_the_same(tmp_
     torch.testing.assert_close(module.head[0].weight, oracle.lm_head.weight)
     torch.testing.assert_close(module.head[0].bias, oracle.lm_head.bias)
     assert module._start == "The vocabulary is the checkpoint's: its head of 10 tokens is the start."
+    assert module.head_is_pretrained
     assert not any("lm_head" in name or "_pretrained" in name for name in module.state_dict())
 
 
@@ -217,6 +238,9 @@ def test_of_another_vocabulary_known_rows_stay_and_the_others_are_named(tmp_path
     assert not torch.equal(module.head[0].weight[4], oracle.lm_head.weight[4])
     assert "4 of 5 tokens begin with the checkpoint's rows; new: x" in module._start
     assert "left out: <s>, </s>, <unk>, c, d, '" in module._start
+    assert not module.head_is_pretrained
+    assert loaded(tmp_path, CTCVocabulary(("<pad>", "|", "b"))).head_is_pretrained
+    assert not toy().head_is_pretrained
 
 
 @pytest.mark.parametrize(("head", "message"), [(False, "The head is new"), (True, "")])

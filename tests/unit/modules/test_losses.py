@@ -1,5 +1,7 @@
 """Oracles: torch's own losses, torchvision's focal loss, scikit-learn's balanced weights, closed forms."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from torchvision.ops import sigmoid_focal_loss
 from lightning_transfer.modules.losses import (
     balanced_class_weights,
     binary_loss,
+    ctc_loss,
     log_prior,
     multiclass_loss,
+    next_token_loss,
     supervised_contrastive_loss,
 )
 
@@ -136,3 +140,58 @@ def test_contrastive_loss_has_a_finite_gradient_that_lowers_it() -> None:
     loss.backward()
     assert features.grad.isfinite().all()
     assert supervised_contrastive_loss(features - 0.01 * features.grad, target) < loss
+
+
+def _all_paths(logs: torch.Tensor, target: list[int], blank: int) -> float:
+    """Minus the logarithm of the summed probability of every path that reads as the target; by enumeration."""
+    total = 0.0
+    for path in itertools.product(range(logs.shape[1]), repeat=logs.shape[0]):
+        if [token for token, _ in itertools.groupby(path) if token != blank] == target:
+            total += float(logs[range(len(path)), list(path)].sum().exp())
+    return -np.log(total)
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_ctc_sums_all_paths_and_averages_over_tokens_and_items(blank: int) -> None:
+    tokens = [token for token in range(3) if token != blank]
+    rows = [[tokens[0], tokens[1]], [tokens[1], tokens[1]], [tokens[0]]]
+    logits = torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    lengths = torch.tensor([5, 4, 2])
+    target = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, -100)
+    logs = logits.log_softmax(-1)
+    each = [_all_paths(logs[i, : lengths[i]], row, blank) / len(row) for i, row in enumerate(rows)]
+    loss, too_short = ctc_loss(logits, lengths, target, blank=blank)
+    assert loss.item() == pytest.approx(np.mean(each), rel=1e-5)
+    assert not too_short.any()
+
+
+def test_ctc_tells_of_texts_without_a_path_and_they_count_as_zero() -> None:
+    logits = torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    # One frame each is enough but for equal neighbours, which need a blank between.
+    target = torch.tensor([[1, 2, 3], [1, 1, 2], [1, -100, -100], [-100, -100, -100]])
+    lengths = torch.tensor([3, 3, 0, 2])
+    loss, too_short = ctc_loss(logits, lengths, target)
+    assert too_short.tolist() == [False, True, True, False]
+    each = F.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1),
+        target.clamp(min=0),
+        lengths,
+        torch.tensor([3, 3, 1, 0]),
+        reduction="none",
+    )
+    assert each.isinf().tolist() == too_short.tolist(), "what is told is what is infinite"
+    assert loss.item() == pytest.approx((each[0] / 3 + each[3]).item() / 4)
+    loss.backward()
+    assert bool(torch.isfinite(logits.grad).all())
+    assert not logits.grad[1].any()
+
+
+def test_next_tokens_are_cross_entropy_over_what_is_wanted() -> None:
+    logits = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([[1, 2, -100, -100], [0, 4, 3, 3]])
+    expected = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100)
+    torch.testing.assert_close(next_token_loss(logits, target), expected)
+    nothing = next_token_loss(logits.requires_grad_(), torch.full((2, 4), -100))
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert not logits.grad.any()

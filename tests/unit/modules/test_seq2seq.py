@@ -79,8 +79,9 @@ def test_special_tokens_in_a_target_are_not_doubled(saved) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_transcripts_are_what_transformers_generates(saved, beams: int) -> None:
-    folder, oracle, tokenizer = saved
+def test_transcripts_are_what_transformers_generates(tmp_path: Path, beams: int) -> None:
+    folder, oracle = tmp_path, save_whisper(tmp_path, TEXTS, init_std=0.5)  # lively weights, that say something
+    tokenizer = transformers.WhisperTokenizer.from_pretrained(folder)
     module = loaded(folder, num_beams=beams, max_new_tokens=8).eval()
     batch = batch_of(tokenizer)._replace(index=torch.tensor([[4, 0, 1], [5, 0, 2], [5, 1, 2]]))
     expected = oracle.generate(
@@ -90,6 +91,7 @@ def test_transcripts_are_what_transformers_generates(saved, beams: int) -> None:
     assert [item.text for item in heard] == [
         text.strip() for text in tokenizer.batch_decode(expected, skip_special_tokens=True)
     ]
+    assert all(item.text for item in heard)
     assert [(item.index, item.piece, item.num_pieces) for item in heard] == [(4, 0, 1), (5, 0, 2), (5, 1, 2)]
     assert [item.seconds for item in heard] == pytest.approx([1.0, 0.8, 0.5])
     assert all(item.confidence is None or 0 < item.confidence <= 1 for item in heard)
@@ -179,6 +181,7 @@ def test_a_checkpoint_is_enough_alone(saved, tmp_path: Path) -> None:
     shutil.rmtree(copy)
     restored = TransferModule.from_checkpoint(tmp_path / "model.ckpt")
     assert type(restored) is Seq2SeqModule
+    assert (module.head_is_pretrained, restored.head_is_pretrained) == (True, False)
     assert restored.card == module.card
     assert restored.predict_step(batch, 0) == module.eval().predict_step(batch, 0)
     assert (restored.language, restored.max_new_tokens) == ("en", 6)
@@ -246,8 +249,8 @@ def test_features_are_the_mean_of_the_encoders_frames(saved) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"language": None}, MisconfigurationException, "knows 2 languages. Say which is spoken"),
-        ({"language": "klingon"}, MisconfigurationException, "does not know the language `klingon`.*de, en"),
+        ({"language": None}, MisconfigurationException, "knows 3 languages. Say which is spoken"),
+        ({"language": "klingon"}, MisconfigurationException, "does not know the language `klingon`.*de, en, zh"),
         ({"num_beams": 0}, ValueError, "`num_beams` of at least 1, got 0"),
         ({"max_new_tokens": 21}, ValueError, "from 1 to 20, got 21"),
     ],
@@ -268,3 +271,11 @@ def test_a_ctc_model_is_refused(tmp_path: Path, caplog) -> None:
     save_ctc(tmp_path, "hubert")
     with caplog.at_level(logging.INFO), pytest.raises(Exception, match="writes no text by itself"):
         Seq2SeqModule(str(tmp_path))
+
+
+def test_a_plan_tries_it_with_a_text(saved) -> None:
+    folder, _, tokenizer = saved
+    module, batch = loaded(folder), batch_of(tokenizer)
+    given, _, _ = module.teach(batch.target)
+    logits = module(module.trial_input(batch))
+    assert logits.shape[:2] == given.shape
