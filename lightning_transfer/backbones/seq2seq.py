@@ -112,8 +112,13 @@ class Seq2SeqTransformer(WrappedTransformer):
         outer: Any = self.model
         network: Any = outer.get_base_model() if hasattr(outer, "get_base_model") else outer
         # Past Whisper's own `generate`, which splits long sound and guesses languages: here are a window and a prompt.
+        # The whole window is heard; without a mask transformers warns that it cannot tell padding from ends.
         written = transformers.GenerationMixin.generate(
-            network, input_features, generation_config=config, decoder_input_ids=prompt
+            network,
+            input_features,
+            generation_config=config,
+            decoder_input_ids=prompt,
+            attention_mask=prompt.new_ones(len(input_features), input_features.shape[-1]),
         )
         chances = network.compute_transition_scores(
             written.sequences, written.scores, getattr(written, "beam_indices", None), normalize_logits=num_beams == 1
