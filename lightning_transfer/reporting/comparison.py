@@ -22,7 +22,7 @@ __all__ = ["build_comparison", "write_comparison"]
 # What differs between any two runs and explains nothing.
 _IGNORED = ("ckpt_path", "trainer.default_root_dir", "trainer.logger", "trainer.enable_progress_bar")
 _CURVES = ("val_loss", "val_macro_f1", "val_auroc", "val_accuracy", "val_wer", "val_cer")
-_MORE = ("recall_at_threshold", "false_reject_rate", "wer_raw", "keyword_recall")
+_MORE = ("recall_at_threshold", "false_reject_rate")
 
 
 def write_comparison(folders: Sequence[str | Path], path: str | Path = "comparison.html") -> Path:
