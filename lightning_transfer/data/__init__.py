@@ -31,6 +31,7 @@ from lightning_transfer.data.image_formats import (
 from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.loading import Collate, RecordDataset, make_loader, stack_inputs
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
+from lightning_transfer.data.plain_audio import plain_audio_features
 from lightning_transfer.data.plain_images import plain_image_features
 from lightning_transfer.data.plain_texts import plain_text_classifier
 from lightning_transfer.data.predictions import write_predictions
@@ -111,6 +112,7 @@ __all__ = [
     "leave_out_empty",
     "make_loader",
     "normaliser",
+    "plain_audio_features",
     "plain_image_features",
     "plain_text_classifier",
     "quiet",

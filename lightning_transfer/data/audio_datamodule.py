@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_transfer.data.audio_augment import AudioAugmentation
@@ -18,6 +20,7 @@ from lightning_transfer.data.audit_audio import audio_findings
 from lightning_transfer.data.audit_transcripts import transcript_findings
 from lightning_transfer.data.datamodule import BaseDataModule
 from lightning_transfer.data.file_checks import check_files
+from lightning_transfer.data.plain_audio import plain_audio_features
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.tables import Skipped
 from lightning_transfer.data.transcripts import CTCVocabulary
@@ -231,6 +234,10 @@ class AudioDataModule(BaseDataModule):
         facts = [self._facts[record.id] for record in records]
         found = audio_findings(records, facts, self.claimed, self.spec.sampling_rate)
         return found if self.has_classes else [*found, *transcript_findings(records, self.spec)]
+
+    def plain_features(self, train: Sequence[Record]) -> Callable[[Sequence[Record]], NDArray[np.float32]]:
+        """Return what describes recordings without a network, for the baseline ``plain`` of classes."""
+        return lambda records: plain_audio_features([record.input for record in records])
 
     def _make_alphabet(self, records: Sequence[Record]) -> None:
         """Build the vocabulary of the training texts, where the model brings none."""

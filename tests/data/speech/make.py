@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
+import pytest
+
+soundfile = pytest.importorskip("soundfile")  # of the extra `speech`
 
 RATE = 16_000
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"

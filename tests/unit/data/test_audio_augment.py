@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchaudio
 
 from lightning_transfer.data.audio_augment import AudioAugmentation, mu_law, telephone
 from lightning_transfer.errors import DataError
 from tests.data.speech.make import noise, write
+
+torchaudio = pytest.importorskip("torchaudio")
 
 RATE = 16_000
 WAVE = torch.from_numpy(noise(1.0))

@@ -254,6 +254,7 @@ def test_classes_instead_of_transcripts(records: list[Record], long: Record) -> 
     batch = next(iter(data.test_dataloader()))
     assert batch.target.shape == (len(batch.index),)
     assert sum(data.schema.counts["train"].values()) == len(data.records_for("train"))
+    assert data.plain_features(data.records)(data.records_for("test")).shape == (len(data.records_for("test")), 81)
     with pytest.raises(DataError, match=r"1 recordings cannot be used: long: it is longer than 3 s"):
         _split([*given, replace(long, label="north")], task="multiclass", max_seconds=3.0)
     skipping = _split([*given, replace(long, label="north")], task="multiclass", max_seconds=3.0, on_bad_file="skip")

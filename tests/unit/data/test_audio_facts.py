@@ -55,6 +55,15 @@ def test_a_cut_off_wave_is_clipped_and_a_loud_one_is_not(
         assert not full.is_clipped
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 64])
+def test_a_run_is_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    wave = np.zeros(40, dtype=np.float32)
+    wave[3:8], wave[10:12], wave[20:23] = 1.0, 1.0, -1.0  # of five, of two, of three: 3 + 0 + 1 samples end a run
+    path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
+    monkeypatch.setattr(audio_files, "_BLOCK", block)
+    assert inspect_audio(AudioSegment(str(path))).clipped == 4 / 40
+
+
 def test_silence_is_what_nobody_hears(tmp_path: Path) -> None:
     quiet = inspect_audio(AudioSegment(str(write(tmp_path / "a.wav", 0.002 * noise(0.5)))))
     assert quiet.is_silent

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-import torchaudio
 from scipy.io import wavfile
 
 from lightning_transfer.data import audio_files
@@ -16,6 +14,9 @@ from lightning_transfer.data.audio_files import audio_file, blocks, read_audio, 
 from lightning_transfer.errors import DataError
 from lightning_transfer.speech import AudioSegment
 from tests.data.speech.make import FORMATS, noise, write, write_formats
+
+soundfile = pytest.importorskip("soundfile")
+torchaudio = pytest.importorskip("torchaudio")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import soundfile
 
 from lightning_transfer.data.audio_tables import read_utterances
 from lightning_transfer.errors import DataError
@@ -20,6 +19,8 @@ from tests.data.speech.make import (
     write_set,
 )
 from tests.unit.data.test_audio_layouts import WRITERS
+
+soundfile = pytest.importorskip("soundfile")
 
 ROWS = utterances(9, 3)
 
