@@ -116,13 +116,16 @@ def ctc_vocabulary(folder: Path, config: Any) -> dict[str, Any] | None:  # noqa:
 
 
 def read_ctc_head(folder: Path) -> dict[str, Tensor]:
-    """Read weight and bias of a folder's CTC head, and nothing else of its weights; empty if it has none."""
+    """Read weight and bias of a folder's CTC head, and nothing else of its weights; empty if it has none.
+
+    Beside the model some folders hold adapters of single languages, each with a head of its own: those are not read.
+    """
     names = (f"{CTC_HEAD}.weight", f"{CTC_HEAD}.bias")
     found: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.glob("model*.safetensors")):
         with safe_open(file, framework="pt") as opened:
             found |= {name: opened.get_tensor(name) for name in names if name in opened.keys()}
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("model*.safetensors")):
         for file in sorted(folder.glob("pytorch_model*.bin")):
             state = read_weights(file)
             found |= {name: state[name] for name in names if name in state}

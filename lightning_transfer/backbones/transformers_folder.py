@@ -57,7 +57,8 @@ def fetch(identifier: str, name: str, *, weights: bool = True) -> Path:
         folder = Path(hub.snapshot_download(**found, allow_patterns=list(_SETTINGS), ignore_patterns=["*/*"]))
         hub.snapshot_download(**found, allow_patterns=["1_Pooling/config.json"])
         if weights:
-            hub.snapshot_download(**found, allow_patterns=list(_WEIGHTS), ignore_patterns=["*/*"])
+            # Adapters of single languages (MMS has over a thousand) are no part of the model.
+            hub.snapshot_download(**found, allow_patterns=list(_WEIGHTS), ignore_patterns=["*/*", "adapter.*"])
             if not any(folder.glob("*.safetensors")):
                 hub.snapshot_download(**found, allow_patterns=list(_PICKLES), ignore_patterns=["*/*"])
             if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lightning_transfer.backbones import speech_processor, transformers_models
 from lightning_transfer.errors import BackboneError
@@ -127,6 +128,10 @@ def test_the_head_alone_is_read(tmp_path):
     head = speech_processor.read_ctc_head(tmp_path)
     torch.testing.assert_close(head["weight"], model.lm_head.weight)
     torch.testing.assert_close(head["bias"], model.lm_head.bias)
+    other = {"lm_head.weight": torch.zeros(3, 16), "lm_head.bias": torch.zeros(3)}
+    save_file(other, tmp_path / "adapter.deu.safetensors")  # as MMS has one for each language
+    torch.testing.assert_close(speech_processor.read_ctc_head(tmp_path)["weight"], model.lm_head.weight)
+    (tmp_path / "adapter.deu.safetensors").unlink()
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     torch.testing.assert_close(speech_processor.read_ctc_head(tmp_path)["weight"], model.lm_head.weight)
