@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_transfer.callbacks.forgetting_interpolate import validate
 from lightning_transfer.callbacks.forgetting_monitor import ForgettingMonitor
 from lightning_transfer.callbacks.forgetting_random import isolated_rng
-from lightning_transfer.errors import closest, listing
+from lightning_transfer.errors import CheckpointError, closest, listing
 from lightning_transfer.metrics.retention import retention_rank
 
 __all__ = ["RETENTION_SCORE", "RetentionBudget"]
@@ -88,16 +88,24 @@ class RetentionBudget(Callback):
         self.before, self.rows = None, []
         self._check(trainer)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume a run whose error before the first step nobody measured."""
+        if self.state_key not in checkpoint.get("callbacks", {}):
+            raise CheckpointError(
+                f"The checkpoint {trainer.ckpt_path} holds no state of {self.state_key}, so the error before the first "
+                "step is unknown. Resume without a retention budget, or start a fit without `ckpt_path`."
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate once before the first step; a resumed run remembers what it found."""
         if self.before is not None:
             return
         self._budgets(trainer)
         with isolated_rng():
-            scores = validate(trainer)
+            scores = validate(trainer)  # of rank 0, on all
         # As after Lightning's own check before training: this was no validation of the fit.
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()
-        self.before = self._read(scores)
+        self.before = self._read(scores, scores.get(self.monitor))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the score of the weights as they are, when both tasks have been measured."""
@@ -105,12 +113,14 @@ class RetentionBudget(Callback):
         losses = {
             key: reading.value
             for monitor in self._monitors(trainer)
-            if monitor.history and monitor.history[-1].step == trainer.global_step
             for key, reading in monitor.history[-1].readings.items()
             if key in budgets
         }
-        # All ranks are told what rank 0 has logged, and so choose alike.
-        new = trainer.strategy.broadcast(self._read(trainer.callback_metrics))
+        # All ranks are told what rank 0 has logged, and so choose alike, or raise alike.
+        logged = trainer.callback_metrics.get(self.monitor)
+        new = self._read(
+            trainer.callback_metrics, trainer.strategy.broadcast(None if logged is None else float(logged))
+        )
         values = [math.nan if losses.get(key) is None else float(losses[key] or 0.0) for key in budgets]
         score = retention_rank(float(self.before or 0.0), new, values, list(budgets.values()))
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "new": new, "losses": losses}
@@ -226,18 +236,22 @@ class RetentionBudget(Callback):
             )
         return dict.fromkeys(own, float(self.max_degradation))
 
-    def _read(self, scores: Mapping[str, Any]) -> float:
-        """Return the new task's error of what was logged.
+    def _read(self, scores: Mapping[str, Any], value: float | None) -> float:
+        """Return the new task's error.
+
+        Args:
+            scores: What was logged, for the message.
+            value: The error, as rank 0 knows it.
 
         Raises:
             MisconfigurationException: If it was not logged.
         """
-        if self.monitor not in scores:
+        if value is None:
             raise MisconfigurationException(
                 f"`RetentionBudget(monitor={self.monitor!r})` found no such metric after validation."
                 f"{closest(self.monitor, sorted(scores))} Logged: {listing(sorted(scores), 20) or 'nothing'}."
             )
-        return float(scores[self.monitor])
+        return float(value)
 
 
 def _number(value: float | None) -> str:

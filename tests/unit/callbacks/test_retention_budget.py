@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import lightning.pytorch
 import pytest
 import torch
@@ -10,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_transfer.callbacks.retention_budget import RETENTION_SCORE, RetentionBudget
+from lightning_transfer.errors import CheckpointError
 from lightning_transfer.metrics.retention import retention_rank
 from tests.unit.callbacks.forgetting_toys import PROBE, Crash, dataset, make_module, monitor, train
 
@@ -76,11 +79,20 @@ def test_where_no_epoch_fits_the_least_past_is_kept_and_it_is_said(tmp_path):
     assert keeper.best_model_path.endswith("best-epoch=0.ckpt")
 
 
+class Progress(lightning.pytorch.Callback):
+    """What a checkpoint of the first epoch would say of validation."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            self.seen = copy.deepcopy(trainer.fit_loop.epoch_loop.val_loop.batch_progress)
+
+
 def test_training_is_bitwise_the_same_with_and_without(tmp_path):
     watched = []
     for callbacks in ([monitor(metrics=("cosine",))], [monitor(metrics=("cosine",)), budget()]):
-        trainer, module = train(tmp_path, *callbacks)
-        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.ready
+        look = Progress()
+        trainer, module = train(tmp_path, *callbacks, look)
+        progress = look.seen
         metrics = {key: value for key, value in trainer.callback_metrics.items() if key != RETENTION_SCORE}
         watched.append((module.state_dict(), torch.get_rng_state(), progress, metrics))
     (plain, rng, steps, scores), (other, other_rng, other_steps, other_scores) = watched
@@ -115,6 +127,14 @@ def test_a_resumed_run_keeps_what_the_uninterrupted_one_keeps(tmp_path):
     assert [row["epoch"] for row in resumed.rows] == [0, 1, 2, 3]
     # Lightning writes `last.ckpt` with a new best alone, and the toy's loader shuffles anew after a resume.
     assert resumed.rows[0] == whole.rows[0]
+
+
+def test_a_run_without_the_budget_is_not_resumed_with_one(tmp_path):
+    plain = ModelCheckpoint(tmp_path / "plain", save_last=True)
+    train(tmp_path, monitor(metrics=("cosine",)), plain, enable_checkpointing=True, max_epochs=1)
+    last = tmp_path / "plain" / "last.ckpt"
+    with pytest.raises(CheckpointError, match=r"last\.ckpt holds no state of RetentionBudget"):
+        train(tmp_path, monitor(metrics=("cosine",)), budget(), ckpt_path=last)
 
 
 def test_each_old_task_may_have_its_own_budget(tmp_path):

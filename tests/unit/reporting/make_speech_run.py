@@ -68,14 +68,16 @@ def make_records(root: Path, speakers: int = 6, each: int = 8, prefix: str = "",
     return records
 
 
-def make_sound(path: Path, seconds: float = 1.0) -> None:
+def make_sound(path: Path, seconds: float = 1.0, silent: float = 0.0) -> None:
+    """Write a tone, with silence at its beginning."""
     path.parent.mkdir(parents=True, exist_ok=True)
     times = np.arange(int(seconds * RATE)) / RATE
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes((0.3 * np.sin(2 * np.pi * 440 * times) * 32767).astype("<i2").tobytes())
+        wanted = 0.3 * np.sin(2 * np.pi * 440 * times) * (times >= silent)
+        file.writeframes((wanted * 32767).astype("<i2").tobytes())
 
 
 def make_speech_fit(folder: Path, **plan: Any) -> Path:

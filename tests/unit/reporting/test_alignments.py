@@ -104,13 +104,15 @@ def test_only_the_piece_that_was_judged_is_embedded(tmp_path: Path) -> None:
     folder = make_speech_test(make_speech_fit(tmp_path / "run"))
     file = folder / "test" / "evaluation.json"
     values = json.loads(file.read_text())
-    make_sound(tmp_path / "data" / "long.wav", seconds=40.0)
+    make_sound(tmp_path / "data" / "long.wav", seconds=40.0, silent=10.0)
     first = {**values["worst"][0], "path": str(tmp_path / "data" / "long.wav"), "start": 10.0, "duration": 2.5}
     second = {**values["worst"][1], "path": str(tmp_path / "data" / "long.wav"), "start": 0.0, "duration": None}
     write(file, {**values, "worst": [first, second]})
     found, notes = sounds(RunFiles.read(folder))
     lengths = [len(decoded(address)[1]) / 16_000 for address in found.values()]
     assert lengths == pytest.approx([2.5, 15.0], abs=0.01)
+    loud = [np.abs(decoded(address)[1][:16_000]).max() for address in found.values()]
+    assert loud[0] > 0.2 > 0.01 > loud[1], "the first begins where the sound does, the second in the silence"
     write(file, {**values, "worst": [{**second, "duration": 40.0}]})
     assert sounds(RunFiles.read(folder))[1] == ["Of 1 long utterances the first 15 s are embedded."]
     assert not notes
