@@ -22,3 +22,10 @@ def test_a_recipe_cannot_be_changed() -> None:
 
 def test_a_package_without_folder_has_no_configs() -> None:
     assert Recipe("x", "no_such_package", "a:B", "a:C").configs == Path("configs")
+
+
+def test_a_head_may_be_of_another_kind_than_its_recipe() -> None:
+    recipe = Recipe("toy", "json", "json:a", "json:b", heads={"c": "json:c"}, kind="transcription",
+                    head_kinds={"c": "classification"})  # fmt: skip
+    assert [recipe.kind_of(head) for head in ("linear", "c")] == ["transcription", "classification"]
+    assert Recipe("toy", "json", "json:a", "json:b").kind_of("linear") == "classification"
