@@ -12,7 +12,7 @@ from lightning_transfer.evaluation.transcripts_join import join_transcripts
 from lightning_transfer.export.speech_decode import Heard, Word, greedy, join
 from lightning_transfer.speech import Transcript
 
-VOCABULARY = CTCVocabulary(("<s>", "<pad>", "|", "[UNK]", "a", "b", "'", "ch"), "<pad>", "|", "[UNK]")
+VOCABULARY = CTCVocabulary(("<s>", "<pad>", "|", "[UNK]", "a", "b", "'", "ch", "[SEP]"), "<pad>", "|", "[UNK]")
 STEP = 0.02
 
 
