@@ -25,7 +25,8 @@ def transcript_findings(records: Sequence[Record], spec: AudioPreprocessing) -> 
         spec: With its vocabulary, if the model has one.
 
     Returns:
-        ``transcript-lengths``, ``outside-vocabulary``, ``too-long-for-sound``, ``empty-after-normalising``.
+        ``transcript-lengths``, ``outside-vocabulary``, ``too-long-for-sound``, ``empty-after-normalising``,
+        ``known-transcripts``.
     """
     told = [record for record in records if isinstance(record.label, str)]
     if not told:
@@ -36,6 +37,7 @@ def transcript_findings(records: Sequence[Record], spec: AudioPreprocessing) -> 
         *_outside(told, texts, spec),
         *_too_long(told, spec),
         *_empty(told, texts),
+        *_known(told, texts),
     ]
 
 
@@ -157,5 +159,26 @@ def _empty(records: Iterable[Record], texts: Mapping[str, str]) -> list[Finding]
             " they have no word error rate.",
             len(found),
             tuple(record.id for record in found[:MAX_EXAMPLES]),
+        )
+    ]
+
+
+def _known(records: Sequence[Record], texts: Mapping[str, str]) -> list[Finding]:
+    """Say how much of what is tested is said in training too: a model may learn phrases by heart."""
+    rows = by_split(records)
+    taught = {texts[record.id] for record in rows.get("train", [])}
+    tested = rows.get("test", [])
+    known = [record for record in tested if texts[record.id] in taught]
+    if not known:
+        return []
+    return [
+        Finding(
+            "known-transcripts",
+            "note",
+            f"{len(known)} of {len(tested)} test transcripts ({len(known) / len(tested):.0%}) are word for word in"
+            " `train` too: the score is about known phrases by other voices.",
+            len(known),
+            tuple(f"{record.id} ({texts[record.id]})" for record in known[:MAX_EXAMPLES]),
+            "Fine where callers say fixed phrases; else test on other sentences.",
         )
     ]

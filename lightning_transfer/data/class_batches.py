@@ -108,8 +108,14 @@ def make_sampler(
         lengths: Of each input; those of like length come together.
         examples_per_class: Batches of several classes with so many of each, whatever the lengths; None: no such rule.
         budget: Of the lengths of a batch, whose size then differs, see `LengthBatchSampler`; None: ``batch_size``.
+
+    Raises:
+        ValueError: If a budget is to go with another rule.
     """
     if budget is not None and lengths is not None:
+        if weighted or examples_per_class is not None:
+            rule = "`data.sampler: weighted`" if weighted else f"`model.examples_per_class` {examples_per_class}"
+            raise ValueError(f"Batches within a budget of {budget:g} do not go with {rule}. Leave out one of them.")
         return LengthBatchSampler(lengths, seed, budget=budget)
     if examples_per_class is not None:
         labels = [record.label for record in records]

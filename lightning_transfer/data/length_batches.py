@@ -35,6 +35,8 @@ class LengthBatchSampler(EpochSampler):
         ([[0, 1, 3], [2]], 2)
     """
 
+    draws_batches = True
+
     def __init__(self, lengths: Sequence[float], seed: int, *, budget: float) -> None:
         if budget <= 0:
             raise ValueError(f"Expected a budget above 0 for a batch, got {budget:g}.")

@@ -169,6 +169,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         batch_size: How many come together; with several processes the records of all of them.
     """
 
+    draws_batches = False  # whether each draw is a list, a whole batch
+
     def __init__(
         self,
         size: int,
@@ -344,16 +346,15 @@ def make_loader(
         seed: Of the workers' random numbers.
         only: Without a sampler: positions of the records that are wanted; None takes all.
         lengths: Of each item.
-        budget: Most that a batch holds of them, padding included; the sampler then draws whole batches. None:
-            ``batch_size`` items.
+        budget: Without a sampler: most that a batch holds of them, padding included; None: ``batch_size`` items.
     """
     items: Dataset[Any] = dataset
     drawn: Any = sampler
-    # Then the sampler draws whole batches, and the loader takes each as one item: so Lightning's distributed samplers
-    # hand out whole batches, and the loader's own lazy batch sampler keeps workers from drawing an epoch twice.
-    whole = lengths is not None and budget is not None
+    # Where whole batches are drawn, the loader takes each as one item: so Lightning's distributed samplers share whole
+    # batches, and the loader's own lazy batch sampler keeps workers from drawing an epoch twice.
+    whole = sampler is not None and sampler.draws_batches
     if sampler is None and lengths is not None and budget is not None:
-        drawn = batches_in_order(dataset.items_of(only), lengths, budget)
+        drawn, whole = batches_in_order(dataset.items_of(only), lengths, budget), True
     elif sampler is None:
         items = dataset.in_order(only, lengths)
     kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader

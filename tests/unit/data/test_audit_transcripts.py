@@ -55,6 +55,13 @@ def test_texts_longer_than_their_frames_are_counted_in_each_split() -> None:
     assert finding.examples[0] == "r0 (171 letters in 1.00 s)"
 
 
+def test_phrases_that_training_has_are_counted() -> None:
+    finding = _found(_rows("Hello!", "hello", "well", "you", "me", "WELL"))["known-transcripts"]
+    assert (finding.severity, finding.count) == ("note", 2)
+    assert "2 of 3 test transcripts (67%) are word for word in `train` too" in finding.message
+    assert finding.examples == ("r1 (hello)", "r5 (well)")
+
+
 def test_what_normalising_empties_has_no_error_rate() -> None:
     finding = _found(_rows("...", "hello", "?!"))["empty-after-normalising"]
     assert finding.examples == ("r0", "r2")

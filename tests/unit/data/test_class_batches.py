@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 from torch.utils.data import DataLoader
 
-from lightning_transfer.data.class_batches import ClassBatchSampler
+from lightning_transfer.data.class_batches import ClassBatchSampler, make_sampler
 from lightning_transfer.data.loading import ResumableLoader
+from lightning_transfer.types import Record
 
 TEN_EACH = [f"class {number % 12}" for number in range(120)]
 UNEVEN = ["large"] * 200 + ["middle"] * 30 + ["small"] * 3 + ["single"]
@@ -86,3 +87,15 @@ def test_a_resumed_loader_goes_on_with_the_same_batches():
 def test_batches_without_partners_or_opponents_are_refused(size, per_class, said):
     with pytest.raises(ValueError, match=said):
         ClassBatchSampler(TEN_EACH, 0, batch_size=size, examples_per_class=per_class)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"weighted": True}, "sampler: weighted"), ({"examples_per_class": 2}, "examples_per_class` 2")],
+)
+def test_a_budget_goes_with_no_other_rule(options, said):
+    rows = [Record(str(place), None, label) for place, label in enumerate("aabb")]
+    with pytest.raises(ValueError, match=said):
+        make_sampler(rows, 0, 4, lengths=[1.0] * 4, budget=2.0, **options)
+    assert make_sampler(rows, 0, 4, lengths=[1.0] * 4, budget=2.0).draws_batches
+    assert not make_sampler(rows, 0, 4, lengths=[1.0] * 4).draws_batches
