@@ -1,17 +1,18 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic", "write_json", "write_text"]
+__all__ = ["atomic", "write_folder", "write_json", "write_text"]
 
 
 @contextmanager
@@ -43,6 +44,41 @@ def atomic(path: str | Path) -> Iterator[Path]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_folder(path: str | Path, write: Callable[[Path], None], is_there: Callable[[], bool]) -> None:
+    """Write a folder, whole or not at all, unless it is there already.
+
+    Args:
+        path: The folder to be; missing parents are made, and an empty folder is replaced.
+        write: Called with the path of a folder beside it, which it makes and fills.
+        is_there: Tells whether the wanted folder stands at ``path``; raises where something else does.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     target = Path(home, "set")
+        ...     write_folder(target, Path.mkdir, target.exists)
+        ...     [item.name for item in Path(home).iterdir()]
+        ['set']
+    """
+    if is_there():
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        write(partial)
+        try:
+            if target.exists():
+                target.rmdir()  # empty, as checked; Windows does not rename over a folder
+            os.rename(partial, target)
+        except OSError:
+            # Another process may have finished first; then its folder is as good as ours.
+            if not is_there():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

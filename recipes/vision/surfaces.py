@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_transfer.errors import DataError
+from lightning_transfer.files import write_folder
 
 __all__ = ["DEFECTS", "write_surfaces"]
 
@@ -217,22 +215,7 @@ def write_surfaces(root: Path, *, seed: int = 0, num_lots: int = 40, images_per_
         "images_per_lot": images_per_lot,
         "size": size,
     }
-    if _is_there(root, wanted):
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.parent / f".{root.name}.{uuid4().hex[:8]}.partial"
-    try:
-        _write(partial, wanted)
-        try:
-            if root.exists():
-                root.rmdir()  # empty, as checked; Windows does not rename over a folder
-            os.rename(partial, root)
-        except OSError:
-            # Another process may have finished first; then its set is as good as ours.
-            if not _is_there(root, wanted):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    write_folder(root, lambda part: _write(part, wanted), lambda: _is_there(root, wanted))
     return root
 
 

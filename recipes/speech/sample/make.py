@@ -14,21 +14,19 @@ import csv
 import functools
 import json
 import math
-import os
 import re
-import shutil
 import wave
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lightning_transfer.errors import DataError
+from lightning_transfer.files import write_folder
 from recipes.speech.numbers import cardinal, ordinal, spoken_digits
 from recipes.speech.sentences import DAYS, MONTHS, general_sentence
 from recipes.speech.synthesis import SAMPLE_RATE, Voice, synthesise
@@ -97,22 +95,7 @@ def write_sample(
             raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")
     root = Path(folder)
     wanted = {"format": _FORMAT, **{name: value for name, (value, _) in given.items()}}
-    if _is_there(root, wanted):
-        return _sample(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.parent / f".{root.name}.{uuid4().hex[:8]}.partial"
-    try:
-        _write(partial, wanted)
-        try:
-            if root.exists():
-                root.rmdir()  # empty, as checked; Windows does not rename over a folder
-            os.rename(partial, root)
-        except OSError:
-            # Another process may have finished first; then its set is as good as ours.
-            if not _is_there(root, wanted):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    write_folder(root, lambda part: _write(part, wanted), lambda: _is_there(root, wanted))
     return _sample(root)
 
 

@@ -194,7 +194,7 @@ def test_a_process_that_finished_first_wins(tmp_path: Path, monkeypatch: pytest.
         rename(other, target)
         rename(source, target)
 
-    monkeypatch.setattr(surfaces.os, "rename", overtaken)
+    monkeypatch.setattr(os, "rename", overtaken)
     root = write_surfaces(tmp_path / "set", **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     assert json.loads((root / "surfaces.json").read_text())["images"] == 40
