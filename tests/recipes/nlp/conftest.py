@@ -1,9 +1,7 @@
 """A table of tickets with a tiny encoder that can tell their words apart, and one fitted run that many tests read."""
 
 import csv
-import logging
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 
 from lightning_transfer.cli import main
 from recipes.nlp.cli import RECIPE
+from tests.recipes.verbs import Run, runner
 from tests.unit.modules.text_toys import make_encoder
 
 QUEUES = {
@@ -73,26 +72,13 @@ def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a verb in an empty folder; return its exit code and all that it printed."""
-    monkeypatch.chdir(tmp_path)
-    # Lightning's handler writes to what was standard error when it was imported: an earlier test's, closed by now.
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-
-    def call(*words: str) -> tuple[int, str]:
-        code = main(RECIPE, list(words))
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+    return runner(RECIPE, tmp_path, monkeypatch, capsys)
 
 
 def small_fit(encoder: Path, file: Path) -> list[str]:
     return ["fit", f"--model.backbone={encoder}", f"--data.file={file}", *SMALL]
-
-
-def run_folder(printed: str) -> Path:
-    return Path(re.findall(r"^Run folder: (.+)$", printed, flags=re.MULTILINE)[-1].strip())
 
 
 @pytest.fixture(scope="session")

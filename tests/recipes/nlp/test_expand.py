@@ -16,7 +16,7 @@ from lightning_transfer.cli import main
 from lightning_transfer.modules import TransferModule
 from recipes.nlp.cli import RECIPE
 from recipes.nlp.data import TextDataModule
-from tests.recipes.nlp.conftest import run_folder
+from tests.recipes.verbs import run_folder
 from tests.unit.modules.text_toys import make_encoder
 
 Run = Callable[..., tuple[int, str]]

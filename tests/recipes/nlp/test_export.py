@@ -14,7 +14,8 @@ import lightning_transfer
 from lightning_transfer.cli import main
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
 from recipes.nlp.cli import RECIPE
-from tests.recipes.nlp.conftest import SMALL, make_rows, run_folder, write_rows
+from tests.recipes.nlp.conftest import SMALL, make_rows, write_rows
+from tests.recipes.verbs import run_folder
 from tests.unit.export.test_predict_onnx_text import REFUSED, alone, lines
 
 Run = Callable[..., tuple[int, str]]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import lightning_transfer
-from tests.recipes.nlp.conftest import QUEUES, make_rows, run_folder, small_fit, write_rows
+from tests.recipes.nlp.conftest import QUEUES, make_rows, small_fit, write_rows
+from tests.recipes.verbs import run_folder
 
 Run = Callable[..., tuple[int, str]]
 

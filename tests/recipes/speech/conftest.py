@@ -1,4 +1,4 @@
-"""A card of a network that needs no network: what data ask of a backbone."""
+"""A card of a network that needs no network: what data ask of a backbone; and the verbs of the recipe."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,9 @@ import pytest
 
 from lightning_transfer.data import CTCVocabulary
 from lightning_transfer.types import BackboneCard
+from recipes.speech.cli import RECIPE
 from recipes.speech.data import SpeechDataModule
+from tests.recipes.verbs import Run, runner
 
 EXTRACTOR = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16_000, "do_normalize": True}
 LETTERS = CTCVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz'"])
@@ -39,3 +41,9 @@ def module(card: BackboneCard) -> Callable[..., SpeechDataModule]:
         return data
 
     return make
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a verb in an empty folder; return its exit code and all that it printed."""
+    return runner(RECIPE, tmp_path, monkeypatch, capsys)

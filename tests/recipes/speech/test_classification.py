@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,37 +12,15 @@ import pytest
 import soundfile
 
 import lightning_transfer
-from lightning_transfer.cli import main
-from recipes.speech.cli import RECIPE
 from tests.data.speech.make import RATE, say
+from tests.recipes.verbs import Run, run_folder
 from tests.unit.backbones.speech_toys import save_ctc
-
-Run = Callable[..., tuple[int, str]]
 
 ROOT = Path(__file__).parents[3]
 DATA = Path(os.environ.get("LT_DATA_DIR", ROOT.parent / "shared" / "data")) / "fsdd"
 CONFIG = ROOT / "recipes" / "speech" / "configs" / "calls_embedded_classification.yaml"
 KINDS = {"complaint": "ab", "order": "gh"}
 FEW = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.callbacks=null"]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a verb in an empty folder; return its exit code and all that it printed."""
-    monkeypatch.chdir(tmp_path)
-    # Lightning's handler writes to what was standard error when it was imported: an earlier test's, closed by now.
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-
-    def call(*words: str) -> tuple[int, str]:
-        code = main(RECIPE, list(words))
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
-
-
-def run_folder(printed: str) -> Path:
-    return Path(re.findall(r"^Run folder: (.+)$", printed, flags=re.MULTILINE)[-1].strip())
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,10 @@ from lightning_transfer.cli import main
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
 from recipes.speech.cli import RECIPE
 from tests.data.speech.make import RATE, say
+from tests.recipes.verbs import Run, run_folder
 from tests.unit.backbones.speech_toys import save_ctc
 from tests.unit.export.test_predict_onnx_speech import WITHOUT
 from tests.unit.export.test_predict_onnx_text import alone, lines
-
-Run = Callable[..., tuple[int, str]]
 
 LETTERS = "abcd"
 OPTIONS = [
@@ -41,25 +38,6 @@ def _short_clock() -> Iterator[None]:
         for name, value in (("_TURNS", 2), ("_LEAST_TURNS", 1)):
             patch.setattr(f"lightning_transfer.export.latency.{name}", value)
         yield
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a verb in an empty folder; return its exit code and all that it printed."""
-    monkeypatch.chdir(tmp_path)
-    # Lightning's handler writes to what was standard error when it was imported: an earlier test's, closed by now.
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-
-    def call(*words: str) -> tuple[int, str]:
-        code = main(RECIPE, list(words))
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
-
-
-def run_folder(printed: str) -> Path:
-    return Path(re.findall(r"^Run folder: (.+)$", printed, flags=re.MULTILINE)[-1].strip())
 
 
 @pytest.fixture(scope="module")

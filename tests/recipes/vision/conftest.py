@@ -1,8 +1,6 @@
 """Small surfaces in the real folder format, and one fitted run that many tests read."""
 
-import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from lightning_transfer.cli import main
 from recipes.vision.cli import RECIPE
 from recipes.vision.surfaces import write_surfaces
+from tests.recipes.verbs import Run, runner
 
 SMALL = ["--model.head_norm=batchnorm", "--trainer.max_epochs=2", "--trainer.accelerator=cpu",
          "--trainer.enable_progress_bar=false", "--data.batch_size=16", "--seed_everything=0"]  # fmt: skip
@@ -27,16 +26,9 @@ def surfaces(drawn: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a verb in an empty folder; return its exit code and all that it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str]:
-        code = main(RECIPE, list(words))
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
+    return runner(RECIPE, tmp_path, monkeypatch, capsys)
 
 
 def small_fit(root: Path, backbone: str = "timm/test_resnet", weights: str | None = "random") -> list[str]:
@@ -44,10 +36,6 @@ def small_fit(root: Path, backbone: str = "timm/test_resnet", weights: str | Non
     if weights is not None:
         words.append(f"--model.weights={weights}")
     return [*words, "--data.negative_class=good", *SMALL]
-
-
-def run_folder(printed: str) -> Path:
-    return Path(re.findall(r"^Run folder: (.+)$", printed, flags=re.MULTILINE)[-1].strip())
 
 
 @pytest.fixture(scope="session")

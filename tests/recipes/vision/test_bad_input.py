@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipes.vision.conftest import run_folder, small_fit
+from tests.recipes.verbs import run_folder
+from tests.recipes.vision.conftest import small_fit
 
 Run = Callable[..., tuple[int, str]]
 ROOT = Path(__file__).parents[3]

@@ -19,7 +19,8 @@ from lightning_transfer.cli import main
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
 from lightning_transfer.types import Prediction
 from recipes.vision.cli import RECIPE
-from tests.recipes.vision.conftest import run_folder, small_fit
+from tests.recipes.verbs import run_folder
+from tests.recipes.vision.conftest import small_fit
 from tests.unit.export.test_predict_onnx import alone
 
 Run = Callable[..., tuple[int, str]]

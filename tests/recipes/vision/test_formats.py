@@ -14,7 +14,8 @@ from PIL import Image
 from lightning_transfer.types import BackboneCard
 from recipes.vision.data import VisionDataModule
 from tests.data.mvtec.make import write_mvtec
-from tests.recipes.vision.conftest import SMALL, run_folder
+from tests.recipes.verbs import run_folder
+from tests.recipes.vision.conftest import SMALL
 
 Run = Callable[..., tuple[int, str]]
 CARD = BackboneCard(name="t", architecture="t", input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -8,7 +8,7 @@ import yaml
 
 from recipes.vision.surfaces import write_surfaces
 from tests.data.mvtec.make import write_mvtec
-from tests.recipes.vision.conftest import run_folder
+from tests.recipes.verbs import run_folder
 
 CONFIGS = Path(__file__).parents[3] / "recipes" / "vision" / "configs"
 

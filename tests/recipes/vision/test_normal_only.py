@@ -13,7 +13,7 @@ from PIL import Image
 import lightning_transfer
 from lightning_transfer.cli import main
 from recipes.vision.cli import RECIPE
-from tests.recipes.vision.conftest import run_folder
+from tests.recipes.verbs import run_folder
 
 Run = Callable[..., tuple[int, str]]
 

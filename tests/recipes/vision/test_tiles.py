@@ -13,7 +13,8 @@ from lightning_transfer.errors import DataError
 from lightning_transfer.evaluation import load
 from recipes.vision.data import VisionDataModule
 from tests.data.mvtec.make import write_mvtec
-from tests.recipes.vision.conftest import SMALL, run_folder
+from tests.recipes.verbs import run_folder
+from tests.recipes.vision.conftest import SMALL
 from tests.recipes.vision.test_formats import CARD, MODEL
 
 Run = Callable[..., tuple[int, str]]

@@ -13,7 +13,8 @@ from PIL import Image
 
 import lightning_transfer
 from recipes.vision.surfaces import write_surfaces
-from tests.recipes.vision.conftest import run_folder, small_fit
+from tests.recipes.verbs import run_folder
+from tests.recipes.vision.conftest import small_fit
 
 Run = Callable[..., tuple[int, str]]
 
