@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "val", "calibration", "test", "predict"]
-Task = Literal["multiclass", "binary", "multilabel", "transcription"]
+Task = Literal["multiclass", "binary", "multilabel", "transcription", "segmentation"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test", "predict")
 
@@ -297,7 +297,7 @@ class Schema:
     """All that a module may know about its data, and all that a checkpoint must remember of it.
 
     Attributes:
-        task: ``multiclass``, ``binary``, ``multilabel`` or ``transcription``.
+        task: ``multiclass``, ``binary``, ``multilabel``, ``transcription`` or ``segmentation``.
         classes: Names, in the order of the logits. Binary: ``(negative, positive)`` with one logit. Transcription: the
             tokens of the vocabulary; empty where the model's own tokenizer has them.
         counts: Split -> class -> number of records; for transcription ``{"utterances": n}``.
