@@ -35,7 +35,7 @@ class LoadReport:
 
     Attributes:
         kept: Keys that went into the backbone, named as in the backbone.
-        head: Keys of the old head, named as in the file, dropped.
+        head: Keys of the old head, named as in the file: no part of the backbone. Modules that can use it read it anew.
         outside: Keys of the file that belong to no part of this backbone, dropped.
         prefix: What stood before the backbone's keys in the file, such as ``module.``.
     """
@@ -48,7 +48,7 @@ class LoadReport:
     def log(self, origin: str) -> None:
         """Say what was kept and what was dropped; tensors outside the backbone and its head are a warning."""
         wrapper = f" (under `{self.prefix}`)" if self.prefix else ""
-        dropped = f"dropped the old head: {listing(self.head)}" if self.head else "found no old head to drop"
+        dropped = f"left out the old head: {listing(self.head)}" if self.head else "found no old head"
         _log.info("%s: kept %d tensors of the backbone%s; %s.", origin, len(self.kept), wrapper, dropped)
         if self.outside:
             _log.warning(

@@ -64,7 +64,8 @@ def group_column_findings(records: Sequence[Record]) -> list[Finding]:
                 f"No group is known: the {len(used)} records count as independent, in splits and in intervals.",
                 len(used),
                 (),
-                "If several records are of one part, patient, customer or speaker, name that column as `group_column`.",
+                "If several records are of one part, patient, customer or speaker, name that column as `group_column`"
+                " (of recordings: `speaker_column`).",
             )
         )
     return findings

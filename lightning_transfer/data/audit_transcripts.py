@@ -129,17 +129,20 @@ def _outside(records: Sequence[Record], texts: Mapping[str, str], spec: AudioPre
 
 
 def _too_long(records: Sequence[Record], spec: AudioPreprocessing) -> list[Finding]:
-    """Name transcripts that need more frames than their sound has; those of training are left out of it."""
+    """Name transcripts that need more frames, or tokens, than there are; those of training are left out of it."""
     found = [record for record in records if spec.lacks_frames(str(record.label), record.meta["duration"])]
     if not found:
         return []
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in by_split(found).items())
+    limit = "their sound has frames"
+    if spec.vocabulary is None:
+        limit = f"the {spec.max_label_tokens} tokens that the model writes of one recording"
     return [
         Finding(
             "too-long-for-sound",
             "warning",
-            f"{len(found)} of {len(records)} transcripts are longer than their sound has frames ({counts}): they cannot"
-            " be written, whatever is heard.",
+            f"{len(found)} of {len(records)} transcripts are longer than {limit} ({counts}): they cannot be written,"
+            " whatever is heard.",
             len(found),
             tuple(f"{row.id} ({len(str(row.label))} letters in {row.meta['duration']:.2f} s)" for row in found[:20]),
             "Listen to a few: transcripts and files may be mixed up, or the sound cut off.",

@@ -73,7 +73,7 @@ def test_a_local_file_with_its_card(saved, caplog):
         backbone, card = load_backbone(str(folder / "net.pth"))
     with torch.no_grad():
         torch.testing.assert_close(whole.fc(features(backbone)), whole(IMAGE))
-    assert "dropped the old head: module.fc.weight, module.fc.bias" in caplog.text
+    assert "left out the old head: module.fc.weight, module.fc.bias" in caplog.text
     assert (card.source, card.licence, card.pretraining, card.mean) == ("local", "mit", "shapes", (0.5,) * 3)
     assert (card.num_features, card.num_parameters) == (512, sum(item.numel() for item in backbone.parameters()))
     assert backbone.conv1 is not None, "the library's own names stay"
@@ -318,7 +318,7 @@ def test_the_source_head_comes_without_a_word_about_the_backbone(caplog):
         load_source_head(list_embedded()[0])
         assert not caplog.records
         load_backbone(list_embedded()[0])
-    assert "dropped the old head" in caplog.text
+    assert "left out the old head" in caplog.text
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_an_embedded_speech_model_is_frames_a_mean_and_a_head(embedded_speech, c
     batch = sound("wav2vec2_bert", [60, 41])
     with caplog.at_level(logging.INFO):
         backbone, card = load_backbone("embedded/speech", frames=True)
-    assert "dropped the old head: lm_head.bias, lm_head.weight" in caplog.text
+    assert "left out the old head: lm_head.bias, lm_head.weight" in caplog.text
     assert (card.modality, card.pooling, card.source, card.num_features) == ("audio", "mean", "embedded", 16)
     assert card.processor["vocabulary"]["tokens"] == list(TOKENS)
     head = load_source_head("embedded/speech")
@@ -371,7 +371,7 @@ def test_a_weights_file_of_a_whole_ctc_model_says_what_became_of_its_head(tmp_pa
     name = str(tmp_path)
     with caplog.at_level(logging.INFO):
         backbone, _ = load_backbone(name, weights=tmp_path / "model.safetensors", frames=True)
-    assert "dropped the old head: lm_head.bias, lm_head.weight" in caplog.text
+    assert "left out the old head: lm_head.bias, lm_head.weight" in caplog.text
     assert "no place for" not in caplog.text
     head = load_source_head(name, weights=tmp_path / "model.safetensors")
     batch = sound("hubert", [300])

@@ -141,7 +141,7 @@ def test_wrapper_prefixes_are_found_and_the_old_head_is_reported(prefix, caplog)
     assert len(report.kept) + len(report.head) == len(state)
     with caplog.at_level(logging.INFO):
         report.log("file")
-    assert f"dropped the old head: {prefix}fc.weight, {prefix}fc.bias" in caplog.text
+    assert f"left out the old head: {prefix}fc.weight, {prefix}fc.bias" in caplog.text
     assert "kept 7 tensors" in caplog.text
 
 

@@ -55,6 +55,14 @@ def test_texts_longer_than_their_frames_are_counted_in_each_split() -> None:
     assert finding.examples[0] == "r0 (171 letters in 1.00 s)"
 
 
+def test_texts_of_more_tokens_than_a_tokenizer_model_writes_are_counted() -> None:
+    from tests.unit.data.test_audio_preprocessing import _tokenizer_json
+
+    whisper = replace(SPEC, vocabulary=None, tokenizer_json=_tokenizer_json(), max_label_tokens=3)
+    finding = _found(_rows("hello you", "hello you hello you"), whisper)["too-long-for-sound"]
+    assert "1 of 2 transcripts are longer than the 3 tokens that the model writes of one recording" in finding.message
+
+
 def test_phrases_that_training_has_are_counted() -> None:
     finding = _found(_rows("Hello!", "hello", "well", "you", "me", "WELL"))["known-transcripts"]
     assert (finding.severity, finding.count) == ("note", 2)
