@@ -20,6 +20,9 @@ __all__ = ["AudioAugmentation", "mu_law", "telephone"]
 
 _TELEPHONE_RATE = 8_000
 _MU = 255.0
+_BEND, _MOST_BENT, _BEND_SECONDS = 0.2, 0.5, 0.15
+"""Standard deviation and limit of what wanders, as parts of `voice`; how often it turns."""
+_EQUALISER_KNOTS = 10
 _COLOURS = (0.0, 1.0, 2.0)
 """Powers of the frequency by which the energy of noise falls: white, pink, brown."""
 
@@ -28,7 +31,7 @@ _COLOURS = (0.0, 1.0, 2.0)
 class AudioAugmentation:
     """How training recordings are changed; nothing by default. The generator alone decides what happens.
 
-    In this order: speed, noise, loudness, telephone: a line carries the noise of the room.
+    In this order: speed, voice, equaliser, noise, loudness, telephone: a line carries the noise of the room.
 
     Attributes:
         speed: Factors of which one is drawn, such as ``[0.9, 1.0, 1.1]`` (Ko et al. 2015): pitch and length change.
@@ -37,6 +40,11 @@ class AudioAugmentation:
         noise_folder: Recordings of noise, of which a part is drawn; None draws white, pink or brown noise.
         gain: Lowest and highest change of the loudness, in dB; None changes none.
         telephone_probability: Share of the recordings that pass a telephone line, see `telephone`.
+        voice: Largest share by which resonances, pitch and tempo are changed together, unevenly in time: 0.3 makes them
+            up to 1.3 times as high or as low. Stands in for the throats of speakers that are not in the data; 0 for
+            none.
+        equaliser: Standard deviation, in dB, of a smooth curve over the frequencies: other microphones, other
+            voices; 0 for none.
 
     Raises:
         ValueError: If a number is out of range.
@@ -55,6 +63,8 @@ class AudioAugmentation:
     noise_folder: str | None = None
     gain: tuple[float, float] | None = None
     telephone_probability: float = 0.0
+    voice: float = 0.0
+    equaliser: float = 0.0
 
     def __post_init__(self) -> None:
         if any(not 0.5 <= factor <= 2.0 or abs(factor * 100 - round(factor * 100)) > 1e-6 for factor in self.speed):
@@ -68,12 +78,20 @@ class AudioAugmentation:
         ):
             if not 0 <= value <= 1:
                 raise ValueError(f"Expected `{name}` from 0 to 1, got {value}.")
+        if not 0 <= self.voice <= 0.5:
+            raise ValueError(
+                f"Expected `voice` from 0 to 0.5, got {self.voice}. Beyond, speech is no longer understood."
+            )
+        if not 0 <= self.equaliser <= 20:
+            raise ValueError(f"Expected `equaliser` from 0 to 20 dB, got {self.equaliser}. 5 is much already.")
         for name, span in (("noise_snr", self.noise_snr), ("gain", self.gain)):
             if span is not None and not (len(span) == 2 and span[0] <= span[1]):
                 raise ValueError(f"Expected `{name}` as lowest and highest dB, got {list(span)}.")
 
     def __bool__(self) -> bool:
-        return bool(self.speed or self.noise_snr or self.gain or self.telephone_probability)
+        return bool(
+            self.speed or self.voice or self.equaliser or self.noise_snr or self.gain or self.telephone_probability
+        )
 
     @property
     def stretch(self) -> float:
@@ -83,7 +101,8 @@ class AudioAugmentation:
             >>> AudioAugmentation(speed=(0.8, 1.0)).stretch
             1.25
         """
-        return max([1.0, *(1 / factor for factor in self.speed)])
+        slowest = max([1.0, *(1 / factor for factor in self.speed)])
+        return slowest * (1 + self.voice) * math.exp(_MOST_BENT * self.voice)
 
     def __call__(self, wave: Tensor, rate: int, generator: torch.Generator) -> Tensor:
         """Return the changed recording ``(T,)``, within full scale.
@@ -96,6 +115,10 @@ class AudioAugmentation:
         if self.speed:
             factor = self.speed[int(torch.randint(len(self.speed), (), generator=generator))]
             wave = _resample(wave, round(rate * factor), rate)
+        if self.voice:
+            wave = _other_voice(wave, rate, self.voice, generator)
+        if self.equaliser:
+            wave = _equalise(wave, self.equaliser, generator)
         if self.noise_snr is not None and _chance(generator) < self.noise_probability:
             snr = _between(self.noise_snr, generator)
             wave = _mix(wave, self._noise(len(wave), rate, generator), snr)
@@ -148,6 +171,29 @@ def mu_law(wave: Tensor) -> Tensor:
 
 def _resample(wave: Tensor, rate: int, wanted: int) -> Tensor:
     return torch.from_numpy(resample(np.asarray(wave, dtype=np.float32), rate, wanted))
+
+
+def _other_voice(wave: Tensor, rate: int, share: float, generator: torch.Generator) -> Tensor:
+    """Play faster or slower, by one factor for the whole and by small ones that wander."""
+    samples = np.asarray(wave, dtype=np.float32)
+    knots = max(2, round(len(wave) / rate / _BEND_SECONDS) + 1)
+    bends = (_BEND * share * torch.randn(knots, generator=generator)).clamp(-_MOST_BENT * share, _MOST_BENT * share)
+    most = math.log1p(share)
+    steps = np.interp(np.linspace(0, knots - 1, len(samples)), np.arange(knots), bends.numpy())
+    places = np.cumsum(np.exp(steps + _between((-most, most), generator)))
+    return torch.from_numpy(np.interp(np.arange(places[0], places[-1]), places, samples).astype(np.float32))
+
+
+def _equalise(wave: Tensor, decibel: float, generator: torch.Generator) -> Tensor:
+    """Raise and lower bands, wider ones at high frequencies; the loudness stays."""
+    size = 2 ** math.ceil(math.log2(len(wave)))  # small factors: a transform of any length may take far longer
+    spectrum = torch.fft.rfft(wave, n=size)
+    knots = decibel * torch.randn(_EQUALISER_KNOTS, generator=generator)
+    places = np.sqrt(np.linspace(0, 1, len(spectrum))) * (_EQUALISER_KNOTS - 1)
+    curve = torch.from_numpy(np.interp(places, np.arange(_EQUALISER_KNOTS), knots.numpy()).astype(np.float32))
+    found: Tensor = torch.fft.irfft(spectrum * 10 ** (curve / 20), n=size)[: len(wave)]
+    loud = found.square().mean().sqrt()
+    return found * (wave.square().mean().sqrt() / loud) if float(loud) > 0 else wave
 
 
 def _coloured(length: int, power: float, generator: torch.Generator) -> Tensor:

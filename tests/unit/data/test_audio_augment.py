@@ -46,6 +46,40 @@ def test_speed_changes_length_and_pitch() -> None:
     assert len(lengths) == 3
 
 
+def test_another_voice_moves_a_tone_and_the_length_by_the_same_factor() -> None:
+    tone = torch.sin(2 * torch.pi * 500 * torch.arange(RATE) / RATE)
+    change = AudioAugmentation(voice=0.3)
+    found = []
+    for seed in range(30):
+        changed = change(tone, RATE, _generator(seed))
+        crossings = int((changed[1:] * changed[:-1] < 0).sum())
+        assert crossings == pytest.approx(1000, abs=3)  # nothing is cut off or repeated
+        found.append(RATE / len(changed))
+        assert len(changed) / RATE <= change.stretch
+    assert 0.7 < min(found) < 0.85
+    assert 1.15 < max(found) < 1.45
+    # Uneven: in one recording the tone is not the same everywhere.
+    parts = changed.split(len(changed) // 4)[:4]
+    rates = [int((part[1:] * part[:-1] < 0).sum()) for part in parts]
+    assert max(rates) - min(rates) > 3
+
+
+def test_an_equaliser_changes_bands_and_keeps_the_loudness() -> None:
+    spread = []
+    for seed in range(20):
+        found = AudioAugmentation(equaliser=5.0)(0.2 * WAVE, RATE, _generator(seed))
+        assert len(found) == len(WAVE)
+        assert _level(found) == pytest.approx(_level(0.2 * WAVE), rel=0.01)
+        before, after = (torch.fft.rfft(wave).abs().square() for wave in (WAVE, found))
+        bands = [
+            10 * np.log10(float(after[i : i + 400].sum() / before[i : i + 400].sum())) for i in range(0, 8000, 400)
+        ]
+        spread.append(np.std(bands))
+    assert 1.5 < np.mean(spread) < 6
+    silence = torch.zeros(500)
+    assert torch.equal(AudioAugmentation(equaliser=5.0)(silence, RATE, _generator(0)), silence)
+
+
 @pytest.mark.parametrize("snr", [0.0, 10.0, 25.0])
 @pytest.mark.parametrize("folder", [False, True])
 def test_noise_has_the_ratio_that_is_asked_for(tmp_path: Path, snr: float, folder: bool) -> None:
@@ -103,7 +137,7 @@ def test_a_telephone_carries_nothing_above_four_kilohertz() -> None:
 
 
 def test_the_generator_decides_alone_and_workers_receive_it() -> None:
-    change = AudioAugmentation([0.9, 1.0, 1.1], (5.0, 20.0), 0.8, None, (-3.0, 3.0), 0.5)
+    change = AudioAugmentation([0.9, 1.0, 1.1], (5.0, 20.0), 0.8, None, (-3.0, 3.0), 0.5, 0.3, 4.0)
     torch.manual_seed(0)
     first = [change(WAVE, RATE, _generator(seed)) for seed in range(5)]
     torch.manual_seed(1)
@@ -121,6 +155,8 @@ def test_the_generator_decides_alone_and_workers_receive_it() -> None:
         ({"telephone_probability": -0.1}, "got -0.1"),
         ({"noise_snr": (20.0, 5.0)}, r"`noise_snr` as lowest and highest dB, got \[20.0, 5.0\]"),
         ({"gain": (1.0,)}, r"`gain` .*got \[1.0\]"),
+        ({"voice": 0.9}, "`voice` from 0 to 0.5, got 0.9"),
+        ({"equaliser": -1.0}, "`equaliser` from 0 to 20 dB, got -1.0"),
     ],
 )
 def test_impossible_numbers(options, message: str) -> None:
