@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
     parser.add_argument("--validate", choices=["speaker", "takes"], default="speaker")
     parser.add_argument("--rates", nargs="*", type=float, default=[3e-4, 1e-3, 3e-3], help="of the row from scratch")
+    parser.add_argument("--trial_epochs", type=int, default=8, help="of each rate of the row from scratch")
     parser.add_argument("--patience", type=int, default=8, help="of the row from scratch, in epochs")
     parser.add_argument("--max_epochs", type=int, default=150, help="of the row from scratch")
     parser.add_argument("--num_general", type=int, default=_NUM_GENERAL)
@@ -160,6 +161,7 @@ def scratch(folder: Path, pair: int, args: argparse.Namespace) -> dict[str, Any]
         raise SystemExit(f"From scratch is a row of a run's test, and pair {pair} has no run: add `full` to `--ways`.")
     rates = json.dumps(args.rates)
     words = ["test", run, "--trainer.enable_progress_bar=false", "--evaluation.baselines=[scratch]"]
+    words += [f"--evaluation.scratch.trial_epochs={args.trial_epochs}"]
     words += [f"--evaluation.scratch.learning_rates={rates}", f"--evaluation.scratch.patience={args.patience}"]
     ran = run_recipe("speech", [*words, f"--evaluation.scratch.max_epochs={args.max_epochs}"])
     return {"run": run, "cost": ran.cost, "digits": evaluation(ran)}

@@ -1,9 +1,11 @@
 """Make `embedded/speech_ctc_tiny`, the small speech recogniser that ships with this package, from nothing.
 
 A `Wav2Vec2BertModel` of 3.0 M parameters with a character CTC head learns from synthetic speech alone: general English
-sentences (`recipes.speech.sentences`) that espeak-ng speaks in ONE accent (``en-us``, 11 voice variants, many rates and
-pitches), with noise, room, equaliser, band limit, mu-law and speed changes. Each round speaks new sentences and learns
-them three times, each time with other disturbances. It has heard no other accent and no person.
+sentences (`recipes.speech.sentences`) in ONE accent, American. espeak-ng speaks one half (``en-us``, 83 variants of its
+voice, whose sound is computed from formants), Flite the other (`benchmarks.flite_speech`: three people's voices, made
+of recordings), both at many rates and pitches, with noise, room, equaliser, 8 kHz, mu-law and uneven changes of speed.
+Each round speaks new sentences and learns them three times, each time with other disturbances. With espeak-ng alone,
+real digits and Flite's sentences stayed foreign to it (`benchmarks/README.md`).
 
     python -m benchmarks.pretrain_speech [--out DIR] [--minutes 60] [--steps N]
     python -m benchmarks.pretrain_speech --evaluate FILE [--fsdd ../shared/data/fsdd]
@@ -35,6 +37,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import flite_speech
 from benchmarks.synthetic_speech import (
     OTHER_ACCENT,
     TRAINING_VOICES,
@@ -47,6 +50,7 @@ from benchmarks.synthetic_speech import (
     disturb,
     recordings,
     speak,
+    speak_by_recordings,
 )
 from recipes.speech.sentences import lexicon
 from recipes.speech.synthesis import SAMPLE_RATE
@@ -80,9 +84,15 @@ JUDGED = {
     "held-out sentences, unseen voices": UNSEEN_VOICES,
     "held-out sentences, en-gb-scotland": OTHER_ACCENT,
 }
+JUDGED_RECORDINGS = {
+    "held-out sentences, Flite's training voices": flite_speech.VOICES,
+    "held-out sentences, Flite's Scot": (flite_speech.SCOT,),
+}
 PASSES = 3
 # While the smoothed loss of a letter is over the first value: utterances of a round, most words, seconds of a batch.
 CURRICULUM = ((2.3, 400, 3, 8.0), (1.5, 600, 5, 10.0), (0.6, 800, 12, 12.0), (-1.0, 1000, 12, 16.0))
+# Share of the utterances that Flite speaks.
+BY_RECORDINGS = 0.5
 MIDDLE_WEIGHT = 0.3
 
 
@@ -166,7 +176,10 @@ class Pretraining:
             generator = np.random.default_rng([TRAINING_SEED, round_index])
             # Short utterances and small batches first: alignments are found there, by many steps.
             count, words, seconds = next(values for loss, *values in CURRICULUM if self.smooth > loss)
-            spoken = speak(generator, min(count, self.args.round), TRAINING_VOICES, words)
+            count = min(count, self.args.round)
+            by_recordings = round(BY_RECORDINGS * count)
+            spoken = speak(generator, count - by_recordings, TRAINING_VOICES, words)
+            spoken += speak_by_recordings(generator, by_recordings, words)
             for _ in range(PASSES):
                 for batch in batches(spoken, generator, seconds):
                     if self.train(batch, generator):
@@ -328,10 +341,13 @@ def _pretraining(log: Path) -> str:
 def evaluate(weights: Path, fsdd: Path | None, count: int = 300) -> dict[str, float]:
     """Print and return word error rates on what the model never heard; recordings of digits are only judged."""
     model, bank = read_weights(weights), FilterBank()
-    sets = {}
+    sets: dict[str, list[Utterance]] = {}
     for index, (name, voices) in enumerate(JUDGED.items(), 1):
         generator = np.random.default_rng([HELD_OUT_SEED, index])
         sets[name] = speak(generator, count, voices, max_words=12, calm=True)
+    for index, (name, spoken_by) in enumerate(JUDGED_RECORDINGS.items(), len(JUDGED) + 1):
+        generator = np.random.default_rng([HELD_OUT_SEED, index])
+        sets[name] = speak_by_recordings(generator, count, 12, spoken_by, calm=True)
     if fsdd is not None:
         sets["spoken digits of six people (fsdd)"] = recordings(fsdd)
     found = {}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_transfer.data.audio_augment import AudioAugmentation, mu_law, telephone
+from lightning_transfer.data.audio_augment import AudioAugmentation, move_resonances, mu_law, telephone
 from lightning_transfer.errors import DataError
 from tests.data.speech.make import noise, write
 
@@ -62,6 +62,31 @@ def test_another_voice_moves_a_tone_and_the_length_by_the_same_factor() -> None:
     parts = changed.split(len(changed) // 4)[:4]
     rates = [int((part[1:] * part[:-1] < 0).sum()) for part in parts]
     assert max(rates) - min(rates) > 3
+
+
+def test_resonances_move_and_the_pitch_stays() -> None:
+    """A buzz of 100 Hz through one resonance at 1,000 Hz: harmonics stay where they are, the loudest is another."""
+    buzz = torch.zeros(RATE)
+    buzz[:: RATE // 100] = 1.0
+    places = torch.fft.rfftfreq(RATE, 1 / RATE)
+    wave = torch.fft.irfft(torch.fft.rfft(buzz) / (1 + ((places - 1000) / 200) ** 2))
+    wave = 0.3 * wave / wave.abs().max()
+    # The envelope is smooth, so a sharp peak moves by less than the factor.
+    for factor, lowest, highest in ((0.8, 1100, 1250), (1.25, 800, 900)):
+        found = move_resonances(wave, torch.full((6,), factor))
+        assert len(found) == len(wave)
+        assert _level(found) == pytest.approx(_level(wave), rel=1e-4)
+        spectrum = torch.fft.rfft(found).abs()
+        harmonics = spectrum[::100]
+        assert float(harmonics.square().sum() / spectrum.square().sum()) > 0.98
+        assert lowest <= int(harmonics.argmax() * 100) <= highest
+    assert torch.equal(move_resonances(wave[:300], torch.full((6,), 0.8)), wave[:300])
+    silence = torch.zeros(2000)
+    assert torch.equal(move_resonances(silence, torch.ones(2)), silence)
+    changed = [
+        not torch.equal(AudioAugmentation(resonances=0.15)(wave, RATE, _generator(seed)), wave) for seed in range(40)
+    ]
+    assert 10 < sum(changed) < 30
 
 
 def test_an_equaliser_changes_bands_and_keeps_the_loudness() -> None:
@@ -137,7 +162,7 @@ def test_a_telephone_carries_nothing_above_four_kilohertz() -> None:
 
 
 def test_the_generator_decides_alone_and_workers_receive_it() -> None:
-    change = AudioAugmentation([0.9, 1.0, 1.1], (5.0, 20.0), 0.8, None, (-3.0, 3.0), 0.5, 0.3, 4.0)
+    change = AudioAugmentation([0.9, 1.0, 1.1], (5.0, 20.0), 0.8, None, (-3.0, 3.0), 0.5, 0.3, 0.15, 4.0)
     torch.manual_seed(0)
     first = [change(WAVE, RATE, _generator(seed)) for seed in range(5)]
     torch.manual_seed(1)
@@ -156,6 +181,7 @@ def test_the_generator_decides_alone_and_workers_receive_it() -> None:
         ({"noise_snr": (20.0, 5.0)}, r"`noise_snr` as lowest and highest dB, got \[20.0, 5.0\]"),
         ({"gain": (1.0,)}, r"`gain` .*got \[1.0\]"),
         ({"voice": 0.9}, "`voice` from 0 to 0.5, got 0.9"),
+        ({"resonances": 0.6}, "`resonances` from 0 to 0.5, got 0.6"),
         ({"equaliser": -1.0}, "`equaliser` from 0 to 20 dB, got -1.0"),
     ],
 )
