@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_transfer.data.findings_table import FACT_COLUMNS
 from lightning_transfer.data.private_values import pseudonym
-from lightning_transfer.data.tables import Skipped, write_table
+from lightning_transfer.data.tables import Skipped, plain_cell, read_csv, write_table
 from lightning_transfer.errors import DataError
 from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import Record
@@ -98,24 +98,31 @@ class Pseudonyms:
         return replace(skip, record=self.record(skip.record))
 
     def write(self, path: str | Path, records: Sequence[Record], root: Path) -> Path:
-        """Write which pseudonym is whose, as confidential as the data; what is there is replaced.
+        """Write which pseudonym is whose, as confidential as the data, beside what the file says of other images.
 
         Args:
             path: Of the CSV file.
             records: As they were read.
             root: Paths are written relative to it.
         """
-        rows = []
+        target = Path(path).expanduser()
+        columns = ["id", "path", "patient", "patient_pseudonym", "study", "study_pseudonym"]
+        rows: dict[str, list[str | None]] = {}
+        if target.is_file():
+            names, known = read_csv(target)
+            if names != columns:
+                raise DataError(f"`{target}` is no table of pseudonyms, and is not written over. Choose another path.")
+            rows = {row[0]: [plain_cell(cell) for cell in row] for row in known}
         for record in records:
             file = Path(source_path(record.input))
             place = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
             study = str(record.meta.get("study") or "")
             hidden = self.record(record)
-            rows.append(
-                [hidden.id, place, record.group, hidden.group, study or None, self.of(study) if study else None]
-            )
-        columns = ["id", "path", "patient", "patient_pseudonym", "study", "study_pseudonym"]
-        return write_table(Path(path).expanduser(), rows, columns, overwrite=True)
+            whose = (self.of(study) if study else None)
+            rows[hidden.id] = [hidden.id, place, record.group, hidden.group, study or None, whose]
+        write_table(target, rows.values(), columns, overwrite=True)
+        target.chmod(0o600)
+        return target
 
     def _meta(self, meta: Any) -> dict[str, Any]:  # noqa: ANN401 - a mapping, shared by many records
         # The mapping is kept beside what was made of it, so that no other can have its id.

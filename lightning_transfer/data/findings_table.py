@@ -75,12 +75,14 @@ class FindingsTable:
         uncertain: Id -> places of the findings that are uncertain there.
         skipped: Rows that cannot be used, with reasons.
         roles: Role -> column that was taken for it.
+        columns: Names of all columns.
     """
 
     records: list[Record] = field(default_factory=list)
     uncertain: dict[str, tuple[int, ...]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     roles: dict[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 def read_findings(
@@ -120,7 +122,7 @@ def read_findings(
     names, rows = read_csv(file, ragged=ragged if on_bad_file == "skip" else None)
     reader = _Reader(file, check_folder(root), names, findings, label_column, columns or TableColumns())
     reader.find(patient_pattern, study_pattern, extra_columns, label_optional=label_optional)
-    found = FindingsTable(roles=reader.roles)
+    found = FindingsTable(roles=reader.roles, columns=tuple(names))
     bad = dict(ragged)
     for place, cells in enumerate(rows):
         try:

@@ -9,7 +9,7 @@ from lightning_transfer.errors import DataError, closest
 from lightning_transfer.findings import Finding
 from lightning_transfer.types import Record
 
-__all__ = ["POLICIES", "UncertainLabels"]
+__all__ = ["POLICIES", "UncertainLabels", "class_of_finding"]
 
 POLICIES = ("ignore", "ones", "zeros", "soft")
 _SOFT = 0.5
@@ -70,7 +70,9 @@ class UncertainLabels:
         found = []
         for record in records:
             places = uncertain.get(record.id, ()) if record.split == "train" else ()
-            if places and isinstance(record.label, tuple):
+            if places and record.label is None and len(self.findings) == 1 and hard[0] is not None:
+                record = replace(record, label=class_of_finding(hard[0], self.findings[0]))
+            elif places and isinstance(record.label, tuple):
                 label = tuple(hard[i] if i in places else value for i, value in enumerate(record.label))
                 record = replace(record, label=label)
             found.append(record)
@@ -109,6 +111,16 @@ class UncertainLabels:
                 "`data.uncertain` sets the policy of each finding: ignore, ones, zeros, soft, or a probability.",
             )
         ]
+
+
+def class_of_finding(value: float | None, name: str) -> str | None:
+    """Return the class that a single finding is: there are two, and a model of one logit tells them apart.
+
+    Example:
+        >>> class_of_finding(1.0, "edema"), class_of_finding(0.0, "edema"), class_of_finding(None, "edema")
+        ('edema', 'no edema', None)
+    """
+    return None if value is None else name if value == 1.0 else f"no {name}"
 
 
 def _check(name: str, policy: str | float) -> None:
