@@ -15,7 +15,7 @@ from lightning_transfer.findings import Finding
 from lightning_transfer.types import SPLITS, Record
 
 if TYPE_CHECKING:
-    from lightning_transfer.data.scan_files import ScanFacts
+    from lightning_transfer.data.scan_options import ScanFacts
 
 __all__ = ["patient_findings", "scan_findings"]
 
@@ -197,14 +197,11 @@ def _bits(facts: Sequence[ScanFacts]) -> list[Finding]:
     return [Finding("bits", "note", f"Depth of the images: {named}.", sum(counts.values()))]
 
 
-def _scanner(found: ScanFacts) -> str:
-    return " ".join(part for part in (found.manufacturer, found.model) if part)
-
-
 # What a file says of itself may tell the label as well as a column of the table does.
 _FACT_COLUMNS: Mapping[str, Callable[[ScanFacts], str]] = {
-    "view": lambda found: str(found.view or ""),
-    "scanner": _scanner,
-    "photometric": lambda found: str(found.photometric or ""),
+    "view": lambda found: found.view,
+    "scanner": lambda found: found.scanner,
+    "photometric": lambda found: found.photometric,
     "bits": lambda found: str(found.bits or ""),
+    "kind of file": lambda found: found.kind,
 }

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.data.findings_table import FACT_COLUMNS
-from lightning_transfer.data.private_values import pseudonym
+from lightning_transfer.data.private_values import OLDEST, pseudonym
 from lightning_transfer.data.tables import Skipped, plain_cell, read_csv, write_table
 from lightning_transfer.errors import DataError
 from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import Record
 
-__all__ = ["PUBLIC_KEY", "Pseudonyms", "read_key", "source_path"]
+__all__ = ["PUBLIC_KEY", "Pseudonyms", "read_key", "source_path", "without_folders"]
 
 PUBLIC_KEY = "lightning-transfer"
 """Of pseudonyms where the user gives no secret: names stay out of files, but whoever knows the form of the patients'
 numbers can try them all."""
 
 _MIN_KEY = 16
-_OLDEST = 90  # ages above 89 are so rare that they count as identifiers (HIPAA's safe harbour)
 
 
 def read_key(path: str | Path | None) -> str:
@@ -149,6 +148,16 @@ def source_path(source: Any) -> str:  # noqa: ANN401 - path, part of a file, or 
     return str(source) if isinstance(source, str | Path) else ""
 
 
+def without_folders(message: str, path: str) -> str:
+    """Return a message in which a file has no folder before its name: folders are often called after patients.
+
+    Example:
+        >>> without_folders("Cannot read `/data/DOE/1.dcm`: the file is empty.", "/data/DOE/1.dcm")
+        'Cannot read `1.dcm`: the file is empty.'
+    """
+    return message.replace(path, Path(path).name) if path else message
+
+
 def _has_index(source: Any) -> bool:  # noqa: ANN401
     return isinstance(source, ImagePart) and source.index is not None
 
@@ -158,4 +167,4 @@ def _capped(age: Any) -> Any:  # noqa: ANN401 - as read
         years = float(age)
     except (TypeError, ValueError):
         return age
-    return str(_OLDEST) if years >= _OLDEST else age
+    return str(OLDEST) if years >= OLDEST else age

@@ -10,14 +10,8 @@ from typing import Any
 
 from lightning_transfer.data.findings_table import TableColumns, read_findings
 from lightning_transfer.data.paths import check_folder
-from lightning_transfer.data.scan_layouts import (
-    SCAN_LAYOUTS,
-    ScanLayout,
-    ScanSet,
-    read_medmnist,
-    read_nnunet,
-    read_scan_folder,
-)
+from lightning_transfer.data.scan_collections import read_medmnist, read_nnunet
+from lightning_transfer.data.scan_layouts import SCAN_LAYOUTS, ScanLayout, ScanSet, read_scan_folder
 from lightning_transfer.data.tables import OnBadFile
 from lightning_transfer.data.uncertain_labels import class_of_finding
 from lightning_transfer.errors import DataError, listing

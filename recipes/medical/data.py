@@ -21,16 +21,16 @@ from lightning_transfer.data import (
     Progress,
     Skipped,
     check_files,
+    image_findings,
     plain_image_features,
     quiet,
 )
 from lightning_transfer.data.audit_scans import patient_findings, scan_findings
-from lightning_transfer.data.deidentification import Pseudonyms, read_key
+from lightning_transfer.data.deidentification import Pseudonyms, read_key, source_path, without_folders
 from lightning_transfer.data.findings_table import FACT_COLUMNS, TableColumns
 from lightning_transfer.data.patient_splits import UnknownPatients, external_test, patients_by_site, require_patients
-from lightning_transfer.data.scan_checks import ScanLook, look_at_scan, picture_findings
-from lightning_transfer.data.scan_files import ScanOptions
 from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_scan_layout
+from lightning_transfer.data.scan_options import ScanFacts, ScanOptions
 from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 from lightning_transfer.data.scan_sets import SetOptions, choose_views, describe_set, read_scan_set
 from lightning_transfer.data.uncertain_labels import UncertainLabels
@@ -95,6 +95,9 @@ class MedicalDataModule(BaseDataModule):
             window that the file names.
         scale: ``bit_depth`` divides by what the depth can hold, the same for all images; ``min_max`` by what each image
             has, and forgets how bright it was.
+        bit_depth: Bits that plain 16-bit pictures use; None is 16. DICOM files say it themselves.
+        nifti_window: Lowest and highest value of NIfTI volumes, which have no bit depth.
+        frame: Which is read of DICOM files of several; None refuses them.
         max_megapixels: Larger images are refused before they are decoded.
         volume_top_k: A volume's probabilities are the mean of those of its k slices with the highest score; None takes
             all slices.
@@ -143,6 +146,9 @@ class MedicalDataModule(BaseDataModule):
         pad: Literal["reflect", "mean", "none"] = "mean",
         windows: list[str] | None = None,
         scale: Literal["bit_depth", "min_max"] = "bit_depth",
+        bit_depth: int | None = None,
+        nifti_window: tuple[float, float] | None = None,
+        frame: int | None = None,
         max_megapixels: float = MAX_MEGAPIXELS,
         volume_top_k: int | None = None,
         slice_step: int = 1,
@@ -183,12 +189,19 @@ class MedicalDataModule(BaseDataModule):
             )
         self.patients_by_site, self.unknown_patients = patients_by_site, unknown_patients
         self.external_sites, self.views = tuple(external_sites or ()), tuple(views or ())
-        self.modalities = tuple(modalities or ())
         self.deidentify, self.pseudonym_table = deidentify, pseudonym_table
         self.pseudonym_key_file = pseudonym_key_file
         self.image_size = image_size
         self.pad: Literal["reflect", "mean", "none"] = pad
-        self.scan_options = ScanOptions(windows=tuple(windows or ()), scale=scale, max_megapixels=max_megapixels)
+        self.scan_options = ScanOptions(
+            windows=tuple(windows or ()),
+            scale=scale,
+            bit_depth=bit_depth,
+            nifti_window=nifti_window,
+            frame=frame,
+            modalities=tuple(modalities or ()),
+            max_megapixels=max_megapixels,
+        )
         self.volume_top_k = volume_top_k
         self.augmentations = Augmentations(augmentations or ())
         self._uncertain: dict[str, tuple[int, ...]] = {}
@@ -279,15 +292,16 @@ class MedicalDataModule(BaseDataModule):
         """Say what was seen of patients, pictures and files, and which column tells the label without any of them."""
         if any(record.id not in self._facts for record in records):
             check_files(records, self._look, "images", facts=self._facts, show_progress=self.show_progress)
-        looks: list[ScanLook] = [self._facts[record.id] for record in records]
-        names = self.classes or sorted({record.label for record in records if isinstance(record.label, str)})
-        flips = _flip_finding(self.augmentations.names)
+        facts: list[ScanFacts] = [self._facts[record.id] for record in records]
+        names = (None if self.schema is None else self.schema.classes) or self.classes
+        labels = names or sorted({record.label for record in records if isinstance(record.label, str)})
+        pictures = [found.image for found in facts if found.image is not None]
         return [
             *patient_findings(records),
-            *scan_findings(records, [look.scan for look in looks], names, of_classes=self.has_classes),
-            *picture_findings(records, looks, self.preprocessing.to_dict(), near=near, progress=progress),
+            *scan_findings(records, facts, labels, of_classes=self.has_classes),
+            *image_findings(records, pictures, self.preprocessing.to_dict(), near=near, progress=progress),
             *([] if not self.deidentify or self.pseudonym_key_file else [_PUBLIC_KEY_FINDING]),
-            *flips,
+            *_flip_finding(self.augmentations.names),
         ]
 
     def make_preprocessing(self, card: BackboneCard) -> ScanPreprocessing:
@@ -338,8 +352,14 @@ class MedicalDataModule(BaseDataModule):
         }
         return hidden
 
-    def _look(self, source: Any) -> ScanLook:  # noqa: ANN401 - the input of a record
-        return look_at_scan(source, self.scan_options, modalities=self.modalities, private=self.deidentify)
+    def _look(self, source: Any) -> ScanFacts:  # noqa: ANN401 - the input of a record
+        try:
+            found: ScanFacts = self.preprocessing.check(source)
+        except DataError as error:
+            if not self.deidentify:
+                raise
+            raise DataError(without_folders(str(error), source_path(source))) from None
+        return found
 
     def _is_labelled(self, record: Record) -> bool:
         if not isinstance(record.label, tuple):
