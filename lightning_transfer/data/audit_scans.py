@@ -46,6 +46,7 @@ def patient_findings(records: Sequence[Record]) -> list[Finding]:
     by_split = {
         split: len({record.group for record in records if record.split == split and record.group is not None})
         for split in SPLITS
+        if split != "predict"
     }
     parts = ", ".join(f"{split} {count}" for split, count in by_split.items() if count)
     sizes = [len(rows) for rows in members.values()]
