@@ -36,6 +36,7 @@ from lightning_transfer.data.scan_sets import SetOptions, choose_views, describe
 from lightning_transfer.data.uncertain_labels import UncertainLabels
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.findings import Finding
+from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import BackboneCard, Batch, Record
 
 __all__ = ["MedicalDataModule"]
@@ -236,6 +237,11 @@ class MedicalDataModule(BaseDataModule):
             self.division = replace(self.division, given_splits="keep")
         rank_zero_info(describe_set(layout, place, records))
         return self._without_names(found, records)
+
+    def find_sources(self) -> dict[str, ImagePart]:
+        """Return pseudonym -> where the image is, for a report of a run whose tables name no file."""
+        records = self.read_records()
+        return {record.id: record.input for record in records if isinstance(record.input, ImagePart)}
 
     def read_predict_records(self) -> list[Record]:
         """Read the table where there is one, labels and patients optional, else every image below the root."""

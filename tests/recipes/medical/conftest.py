@@ -54,9 +54,12 @@ def write_dicom(path: Path, pixels: np.ndarray, *, photometric: str = "MONOCHROM
     header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 12, 11, 0
     header.SamplesPerPixel, header.PhotometricInterpretation = 1, photometric
     header.BurnedInAnnotation = "NO"
-    for keyword, value in tags.items():
-        setattr(header, keyword, value)
     header.PixelData = stored.tobytes()
+    for keyword, value in tags.items():
+        if value is None:
+            delattr(header, keyword)
+        else:
+            setattr(header, keyword, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     header.save_as(path, enforce_file_format=True)
     return path

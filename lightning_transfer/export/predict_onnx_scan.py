@@ -1,0 +1,86 @@
+"""Predict with an exported model of medical images: needs onnxruntime, numpy and pillow; pydicom for DICOM files.
+
+    python predict_onnx_scan.py chest.dcm folder_of_images
+    python predict_onnx_scan.py head.nii.gz#12 --output predictions.csv
+
+``FILE#NUMBER`` is a slice of a NIfTI volume (which needs nibabel), or a frame of a DICOM file, from 0. What the model knows
+(classes, temperature, thresholds, preprocessing) is read from ``model.onnx`` itself. This file and the folder
+``scan_parts`` are written by the verb ``export``, which compares their decisions with the checkpoint's.
+
+The table holds the paths that were given. No part of this is a medical device.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_transfer.data.dicom_header import is_dicom
+from lightning_transfer.data.scan_files import read_scan
+from lightning_transfer.data.scan_options import ScanOptions
+from lightning_transfer.errors import DataError
+from lightning_transfer.export import predict_onnx as pictures
+from lightning_transfer.scans import ImagePart
+
+__all__ = ["Model", "find_scans", "main", "tensors"]
+
+_PART = re.compile(r"(.+)#(\d+)")
+
+
+class Model(pictures.Model):
+    """An exported model of medical images, and what it says of them.
+
+    Args:
+        path: Of ``model.onnx``, or of its int8 sibling.
+        threads: Of onnxruntime; 0 takes all cores.
+        max_false_reject_rate: Decide by the threshold of another rate that was fitted; None takes the chosen one.
+    """
+
+    def tensors(self, path: Any) -> np.ndarray:  # noqa: ANN401 - a path, or a part of a file
+        """Return one image, prepared, as a batch of one."""
+        return tensors(path, self.facts["preprocessing"])
+
+
+def tensors(source: Any, spec: Mapping[str, Any]) -> np.ndarray:  # noqa: ANN401 - a path, or a part of a file
+    """Return an image as ``(1, channels, height, width)`` float32.
+
+    Args:
+        source: Path, or `ImagePart`.
+        spec: The preprocessing, as the model holds it.
+
+    Raises:
+        Unreadable: If it cannot be used.
+    """
+    try:
+        pixels = read_scan(source, ScanOptions.from_dict(spec["scan"])).pixels
+    except DataError as error:
+        raise pictures.Unreadable(str(error)) from error
+    return pictures.prepare(pixels, spec)[None]
+
+
+def find_scans(paths: Sequence[str]) -> Iterator[Any]:
+    """Yield files and parts of files as they are, and the images below folders in the order of their paths."""
+    for path in paths:
+        part = _PART.fullmatch(path)
+        if part is not None and not Path(path).exists():
+            yield ImagePart(part[1], int(part[2]))
+        else:
+            yield from pictures.find_files([path], _is_scan)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 1 where an image could not be judged (its row says why)."""
+    return pictures.main(words, Model, find_scans, __file__)
+
+
+def _is_scan(path: Path) -> bool:
+    return path.suffix.lower() in pictures.SUFFIXES or is_dicom(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
