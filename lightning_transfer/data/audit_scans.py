@@ -17,7 +17,7 @@ from lightning_transfer.types import SPLITS, Record
 if TYPE_CHECKING:
     from lightning_transfer.data.scan_options import ScanFacts
 
-__all__ = ["patient_findings", "scan_findings"]
+__all__ = ["flip_findings", "patient_findings", "scan_findings"]
 
 _MAX_SPACING = 2.0
 _COLUMNS = ("site", "view", "scanner", "sex")
@@ -110,6 +110,27 @@ def scan_findings(
         *_modalities(records, facts),
         *_spacing(records, facts),
         *_bits(facts),
+    ]
+
+
+def flip_findings(names: Sequence[str]) -> list[Finding]:
+    """Warn of an augmentation that turns left into right.
+
+    Example:
+        >>> [found.code for found in flip_findings(["brightness", "horizontal_flip"])]
+        ['horizontal-flip']
+    """
+    if "horizontal_flip" not in names:
+        return []
+    return [
+        Finding(
+            "horizontal-flip",
+            "warning",
+            "`augmentations` flips images left to right: the heart comes to lie on the right, and side marks are mirrored.",
+            1,
+            (),
+            "Leave it out unless the images have no side, such as cells under a microscope.",
+        )
     ]
 
 

@@ -11,14 +11,25 @@ from lightning_transfer.data.findings_table import FACT_COLUMNS
 from lightning_transfer.data.private_values import OLDEST, pseudonym
 from lightning_transfer.data.tables import Skipped, plain_cell, read_csv, write_table
 from lightning_transfer.errors import DataError
+from lightning_transfer.findings import Finding
 from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import Record
 
-__all__ = ["PUBLIC_KEY", "Pseudonyms", "read_key", "source_path", "without_folders"]
+__all__ = ["PUBLIC_KEY", "PUBLIC_PSEUDONYMS", "Pseudonyms", "read_key", "source_path", "without_folders"]
 
 PUBLIC_KEY = "lightning-transfer"
 """Of pseudonyms where the user gives no secret: names stay out of files, but whoever knows the form of the patients'
 numbers can try them all."""
+
+PUBLIC_PSEUDONYMS = Finding(
+    "public-pseudonyms",
+    "note",
+    "Pseudonyms are made with the public key: who knows the form of your patients' numbers can try them all.",
+    1,
+    (),
+    "Before results leave the hospital, give a secret of your own: `data.pseudonym_key_file`.",
+)
+"""What the check says where the key is the public one."""
 
 _MIN_KEY = 16
 
@@ -117,7 +128,7 @@ class Pseudonyms:
             place = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
             study = str(record.meta.get("study") or "")
             hidden = self.record(record)
-            whose = (self.of(study) if study else None)
+            whose = self.of(study) if study else None
             rows[hidden.id] = [hidden.id, place, record.group, hidden.group, study or None, whose]
         write_table(target, rows.values(), columns, overwrite=True)
         target.chmod(0o600)

@@ -235,7 +235,9 @@ class _Reader:
         if not text:
             return None
         if not text.isdecimal():
-            raise DataError(f"{where}: `{self.roles['index']}` is `{text}`. Expected a whole number from 0, or nothing.")
+            raise DataError(
+                f"{where}: `{self.roles['index']}` is `{text}`. Expected a whole number from 0, or nothing."
+            )
         return int(text)
 
     def _matched(self, role: str, path: str, where: str) -> str:

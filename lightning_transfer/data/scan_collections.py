@@ -105,9 +105,7 @@ def read_nnunet(
             continue
         for index in range(0, depth, step):
             part: Any = None if mask is None else ImagePart(str(mask), index)
-            found.records.append(
-                Record(f"{case}#{index}", ImagePart(str(image), index), None, group=case, mask=part)
-            )
+            found.records.append(Record(f"{case}#{index}", ImagePart(str(image), index), None, group=case, mask=part))
     if not found.records:
         raise DataError(f"`{root / folder}` holds no case that ends in `{ending}` and can be used.")
     return found

@@ -17,7 +17,7 @@ from lightning_transfer.data.uncertain_labels import class_of_finding
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.types import Record
 
-__all__ = ["SetOptions", "choose_views", "describe_set", "read_scan_set"]
+__all__ = ["SetOptions", "add_test", "choose_views", "describe_set", "read_scan_set"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,26 @@ def choose_views(records: Sequence[Record], views: Sequence[str]) -> list[Record
         known = listing((f"`{name or '(none)'}` {count}" for name, count in counts.most_common()), 10)
         raise DataError(f"No image is of the view `{absent[0]}` (`views`). Views: {known}.")
     return [record for record in records if str(record.meta.get("view") or "").casefold() in wanted]
+
+
+def add_test(records: Sequence[Record], test: Sequence[Record]) -> list[Record]:
+    """Return the records of two tables, those of the second as the test.
+
+    Raises:
+        DataError: If the first has a test of its own, or an image is in both.
+
+    Example:
+        >>> [record.split for record in add_test([Record("a", None)], [Record("b", None)])]
+        [None, 'test']
+    """
+    if any(record.split == "test" for record in records):
+        raise DataError("The table names a split `test`, and there is a `test_table`. Leave one of them out.")
+    known = {record.id for record in records}
+    both = [record.id for record in test if record.id in known]
+    if both:
+        names = listing(Path(name).name for name in both)
+        raise DataError(f"{len(both)} images are in the table and in the `test_table`: {names}. Remove them from one.")
+    return [*records, *(replace(record, split="test") for record in test)]
 
 
 def describe_set(layout: ScanLayout, place: Path, records: Sequence[Record]) -> str:

@@ -48,7 +48,9 @@ class UncertainLabels:
         Raises:
             DataError: If a finding or a policy is unknown.
         """
-        given: Mapping[str, str | float] = option if isinstance(option, Mapping) else {_DEFAULT: "ignore" if option is None else option}
+        given: Mapping[str, str | float] = (
+            option if isinstance(option, Mapping) else {_DEFAULT: "ignore" if option is None else option}
+        )
         for name, policy in given.items():
             if name != _DEFAULT and name not in findings:
                 known = ", ".join((_DEFAULT, *findings))
@@ -85,6 +87,41 @@ class UncertainLabels:
             for place in places
             if self.policies[place] not in ("ignore", "ones", "zeros")
         }
+
+    def labelled(
+        self, records: Sequence[Record], uncertain: Mapping[str, Sequence[int]]
+    ) -> tuple[list[Record], list[Finding]]:
+        """Return the records of which some label is known, or learnt softly, and the note that counts the others.
+
+        Args:
+            records: With splits, after `learn`.
+            uncertain: Id -> places of the findings that are uncertain.
+
+        Example:
+            >>> policy = UncertainLabels.make("ignore", ["edema", "mass"])
+            >>> rows = [Record("a", None, (None, 1.0), "train"), Record("b", None, (None, None), "test")]
+            >>> kept, said = policy.labelled(rows, {})
+            >>> [row.id for row in kept], said[0].code
+            (['a'], 'unlabelled')
+        """
+        known = [self._is_labelled(record, uncertain) for record in records]
+        lost = [record.id for record, yes in zip(records, known, strict=True) if not yes]
+        said = [
+            Finding(
+                "unlabelled",
+                "note",
+                f"{len(lost)} of {len(records)} images have no label that is known, and are left out of every split.",
+                len(lost),
+                tuple(lost[:20]),
+            )
+        ]
+        return [record for record, yes in zip(records, known, strict=True) if yes], said if lost else []
+
+    def _is_labelled(self, record: Record, uncertain: Mapping[str, Sequence[int]]) -> bool:
+        if not isinstance(record.label, tuple):
+            return record.label is not None or record.mask is not None
+        soft = self.soft(uncertain.get(record.id, ())) if record.split == "train" else {}
+        return bool(soft) or any(value is not None for value in record.label)
 
     def describe(self, records: Sequence[Record], uncertain: Mapping[str, Sequence[int]]) -> list[Finding]:
         """Return the note that counts uncertain findings and says what becomes of them; none where there are none."""

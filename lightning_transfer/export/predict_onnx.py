@@ -340,9 +340,7 @@ def main(
     """Run the command line; return 0, or 1 where a file could not be judged (its row says why)."""
     parser = argparse.ArgumentParser(description="Predict with an exported model; a CSV row for each image.")
     parser.add_argument("paths", nargs="+", help="images, and folders of images")
-    parser.add_argument(
-        "--model", default=str(Path(script).with_name("model.onnx")), help="default: beside this file"
-    )
+    parser.add_argument("--model", default=str(Path(script).with_name("model.onnx")), help="default: beside this file")
     parser.add_argument("--output", help="a new CSV file; default: standard output")
     parser.add_argument("--threads", type=int, default=0, help="default: all cores")
     parser.add_argument("--max_false_reject_rate", type=float, help="decide by the threshold of another fitted rate")

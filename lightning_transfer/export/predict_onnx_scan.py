@@ -24,7 +24,9 @@ from lightning_transfer.data.dicom_header import is_dicom
 from lightning_transfer.data.scan_files import read_scan
 from lightning_transfer.data.scan_options import ScanOptions
 from lightning_transfer.errors import DataError
-from lightning_transfer.export import predict_onnx as pictures
+from lightning_transfer.export.predict_onnx import SUFFIXES, Unreadable, find_files, prepare
+from lightning_transfer.export.predict_onnx import Model as PictureModel
+from lightning_transfer.export.predict_onnx import main as run
 from lightning_transfer.scans import ImagePart
 
 __all__ = ["Model", "find_scans", "main", "tensors"]
@@ -32,7 +34,7 @@ __all__ = ["Model", "find_scans", "main", "tensors"]
 _PART = re.compile(r"(.+)#(\d+)")
 
 
-class Model(pictures.Model):
+class Model(PictureModel):
     """An exported model of medical images, and what it says of them.
 
     Args:
@@ -59,8 +61,8 @@ def tensors(source: Any, spec: Mapping[str, Any]) -> np.ndarray:  # noqa: ANN401
     try:
         pixels = read_scan(source, ScanOptions.from_dict(spec["scan"])).pixels
     except DataError as error:
-        raise pictures.Unreadable(str(error)) from error
-    return pictures.prepare(pixels, spec)[None]
+        raise Unreadable(str(error)) from error
+    return prepare(pixels, spec)[None]
 
 
 def find_scans(paths: Sequence[str]) -> Iterator[Any]:
@@ -70,16 +72,16 @@ def find_scans(paths: Sequence[str]) -> Iterator[Any]:
         if part is not None and not Path(path).exists():
             yield ImagePart(part[1], int(part[2]))
         else:
-            yield from pictures.find_files([path], _is_scan)
+            yield from find_files([path], _is_scan)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 1 where an image could not be judged (its row says why)."""
-    return pictures.main(words, Model, find_scans, __file__)
+    return run(words, Model, find_scans, __file__)
 
 
 def _is_scan(path: Path) -> bool:
-    return path.suffix.lower() in pictures.SUFFIXES or is_dicom(path)
+    return path.suffix.lower() in SUFFIXES or is_dicom(path)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ def _pixels(source: Path | ImagePart, preprocessing: Mapping[str, Any]) -> Any: 
     from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 
     pixels = ScanPreprocessing.from_dict(preprocessing).read(source)
-    return pixels[..., :1] if pixels.shape[2] == 3 and windows else pixels
+    windows = preprocessing.get("scan", {}).get("windows")
+    return pixels[..., :1] if windows else pixels
 
 
 def _limits(most: float) -> tuple[float, float]:

@@ -25,14 +25,21 @@ from lightning_transfer.data import (
     plain_image_features,
     quiet,
 )
-from lightning_transfer.data.audit_scans import patient_findings, scan_findings
-from lightning_transfer.data.deidentification import Pseudonyms, read_key, source_path, without_folders
+from lightning_transfer.data.audit_scans import flip_findings, patient_findings, scan_findings
+from lightning_transfer.data.deidentification import (
+    PUBLIC_PSEUDONYMS,
+    Pseudonyms,
+    read_key,
+    source_path,
+    without_folders,
+)
 from lightning_transfer.data.findings_table import FACT_COLUMNS, TableColumns
 from lightning_transfer.data.patient_splits import UnknownPatients, external_test, patients_by_site, require_patients
+from lightning_transfer.data.scan_headers import fill_from_headers
 from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_scan_layout
 from lightning_transfer.data.scan_options import ScanFacts, ScanOptions
 from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
-from lightning_transfer.data.scan_sets import SetOptions, choose_views, describe_set, read_scan_set
+from lightning_transfer.data.scan_sets import SetOptions, add_test, choose_views, describe_set, read_scan_set
 from lightning_transfer.data.uncertain_labels import UncertainLabels
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.findings import Finding
@@ -215,13 +222,14 @@ class MedicalDataModule(BaseDataModule):
         records = found.records
         if self.test_table is not None:
             more = self._read("csv", find_scan_layout(self.root, self.test_table)[1], labelled=True)
-            records = _with_test(records, more.records)
+            records = add_test(records, more.records)
             found.uncertain |= more.uncertain
             found.skipped += [replace(skip, position=None) for skip in more.skipped]
-        if self.views:
-            records = choose_views(records, self.views)
         if found.classes is not None and self.classes is None:
             self.classes = found.classes
+        records = fill_from_headers(records)
+        if self.views:
+            records = choose_views(records, self.views)
         if self.patients_by_site:
             records = patients_by_site(records)
         if layout == "npz":
@@ -253,21 +261,12 @@ class MedicalDataModule(BaseDataModule):
     def set_aside(self, records: list[Record]) -> list[Record]:
         """Take uncertain findings of training as the policies say, and leave out what has no label at all."""
         self.findings += self.uncertain.describe(records, self._uncertain)
-        learnt = self.uncertain.learn(records, self._uncertain)
-        kept = [record for record in learnt if self._is_labelled(record)]
-        lost = len(learnt) - len(kept)
-        if lost:
-            finding = Finding(
-                "unlabelled",
-                "note",
-                f"{lost} of {len(learnt)} images have no label that is known, and are left out of every split.",
-                lost,
-                tuple(record.id for record in learnt if not self._is_labelled(record))[:20],
-            )
+        kept, said = self.uncertain.labelled(self.uncertain.learn(records, self._uncertain), self._uncertain)
+        self.findings += said
+        for finding in said:
             rank_zero_info(finding.message)
-            self.findings.append(finding)
         if not kept:
-            what = self.set_options.label_column or listing(self.set_options.findings) or "the classes"
+            what = self.set_options.label_column or listing(self.set_options.findings) or "its layout"
             raise DataError(f"None of the {len(records)} images has a label in {what}.")
         return kept
 
@@ -306,8 +305,8 @@ class MedicalDataModule(BaseDataModule):
             *patient_findings(records),
             *scan_findings(records, facts, labels, of_classes=self.has_classes),
             *image_findings(records, pictures, self.preprocessing.to_dict(), near=near, progress=progress),
-            *([] if not self.deidentify or self.pseudonym_key_file else [_PUBLIC_KEY_FINDING]),
-            *_flip_finding(self.augmentations.names),
+            *([PUBLIC_PSEUDONYMS] if self.deidentify and not self.pseudonym_key_file else []),
+            *flip_findings(self.augmentations.names),
         ]
 
     def make_preprocessing(self, card: BackboneCard) -> ScanPreprocessing:
@@ -330,9 +329,7 @@ class MedicalDataModule(BaseDataModule):
 
     def _read(self, layout: ScanLayout, place: Path, *, labelled: bool) -> ScanSet:
         root = self.root if self.root.is_dir() else self.root.parent
-        return read_scan_set(
-            layout, place, root, self.set_options, labelled=labelled, on_bad_file=self.on_bad_file
-        )
+        return read_scan_set(layout, place, root, self.set_options, labelled=labelled, on_bad_file=self.on_bad_file)
 
     def _predict_layout(self) -> tuple[ScanLayout, Path]:
         """Return the layout of new images; they need no table, and none of the training data's."""
@@ -367,26 +364,10 @@ class MedicalDataModule(BaseDataModule):
             raise DataError(without_folders(str(error), source_path(source))) from None
         return found
 
-    def _is_labelled(self, record: Record) -> bool:
-        if not isinstance(record.label, tuple):
-            return record.label is not None or record.mask is not None
-        soft = self.uncertain.soft(self._uncertain.get(record.id, ())) if record.split == "train" else {}
-        return bool(soft) or any(value is not None for value in record.label)
-
     def _for_workers(self) -> BaseDataModule:
         worker = super()._for_workers()
         worker._uncertain = {}  # type: ignore[attr-defined]
         return worker
-
-
-_PUBLIC_KEY_FINDING = Finding(
-    "public-pseudonyms",
-    "note",
-    "Pseudonyms are made with the public key: who knows the form of your patients' numbers can try them all.",
-    1,
-    (),
-    "Before results leave the hospital, give a secret of your own: `data.pseudonym_key_file`.",
-)
 
 
 def _set_task(options: dict[str, Any], findings: Sequence[str], label_column: str | None) -> None:
@@ -401,33 +382,6 @@ def _set_task(options: dict[str, Any], findings: Sequence[str], label_column: st
         options.update(task="binary", negative_class=f"no {findings[0]}")
     else:
         options.update(task="multilabel", classes=list(findings))
-
-
-def _with_test(records: Sequence[Record], test: Sequence[Record]) -> list[Record]:
-    """Return the records of two tables, those of the second as the test."""
-    if any(record.split == "test" for record in records):
-        raise DataError("The table names a split `test`, and there is a `test_table`. Leave one of them out.")
-    known = {record.id for record in records}
-    both = [record.id for record in test if record.id in known]
-    if both:
-        names = listing(Path(name).name for name in both)
-        raise DataError(f"{len(both)} images are in the table and in the `test_table`: {names}. Remove them from one.")
-    return [*records, *(replace(record, split="test") for record in test)]
-
-
-def _flip_finding(names: Sequence[str]) -> list[Finding]:
-    if "horizontal_flip" not in names:
-        return []
-    return [
-        Finding(
-            "horizontal-flip",
-            "warning",
-            "`augmentations` flips images left to right: the heart comes to lie on the right, and side marks are mirrored.",
-            1,
-            (),
-            "Leave it out unless the images have no side, such as cells under a microscope.",
-        )
-    ]
 
 
 @rank_zero_only

@@ -40,7 +40,9 @@ def test_patients_stay_on_one_side(drawn: Path) -> None:
 
 
 def test_every_fold_tests_other_patients(drawn: Path) -> None:
-    tested = [{record.group for record in module(drawn, num_folds=5, fold=fold).records_for("test")} for fold in range(5)]
+    tested = [
+        {record.group for record in module(drawn, num_folds=5, fold=fold).records_for("test")} for fold in range(5)
+    ]
     assert len(set.union(*tested)) == sum(map(len, tested)) == 32
 
 

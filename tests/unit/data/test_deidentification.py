@@ -14,7 +14,16 @@ from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import Record
 
 KEY = "an example of a secret"
-META = {"study": "DOE-7", "site": "north", "view": "PA", "age": "93", "sex": "F", "scanner": "X", "name": "DOE", "kind": "k"}
+META = {
+    "study": "DOE-7",
+    "site": "north",
+    "view": "PA",
+    "age": "93",
+    "sex": "F",
+    "scanner": "X",
+    "name": "DOE",
+    "kind": "k",
+}
 ROW = Record("DOE/1.png", Path("/data/DOE/1.png"), "x", "train", "DOE^JANE", META)
 
 

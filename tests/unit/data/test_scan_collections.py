@@ -46,7 +46,8 @@ def test_rows_of_arrays_keep_their_splits(tmp_path: Path) -> None:
 def test_arrays_of_several_labels(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]], dtype=np.uint8)
     found = read_medmnist(
-        arrays(tmp_path / "set.npz", train_labels=labels, val_labels=labels[:2], test_labels=labels[:3]), ["a", "b", "c"]
+        arrays(tmp_path / "set.npz", train_labels=labels, val_labels=labels[:2], test_labels=labels[:3]),
+        ["a", "b", "c"],
     )
     assert found.records[0].label == (0.0, 1.0, 1.0)
     assert found.classes == ("a", "b", "c")
@@ -81,7 +82,11 @@ def test_slices_of_cases_have_their_masks(tmp_path: Path) -> None:
     assert [(record.id, record.group) for record in found.records[:3]] == [("a#0", "a"), ("a#1", "a"), ("a#2", "a")]
     assert found.records[4].input == ImagePart(str(root / "imagesTr/b_0000.nii.gz"), 1)
     assert found.records[4].mask == ImagePart(str(root / "labelsTr/b.nii.gz"), 1)
-    assert [record.id for record in read_nnunet(root, lambda path: (8, 8, 5), step=2).records[:3]] == ["a#0", "a#2", "a#4"]
+    assert [record.id for record in read_nnunet(root, lambda path: (8, 8, 5), step=2).records[:3]] == [
+        "a#0",
+        "a#2",
+        "a#4",
+    ]
     with pytest.raises(DataError, match=r"`a` has an image of \(8, 8, 3\) and a mask of \(9, 8, 3\)"):
         read_nnunet(root, lambda path: (9 if "labels" in str(path) else 8, 8, 3))
 
