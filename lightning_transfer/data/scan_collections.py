@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_transfer.data.scan_layouts import ScanSet, is_volume
+from lightning_transfer.data.nifti_files import is_nifti
+from lightning_transfer.data.scan_layouts import ScanSet
 from lightning_transfer.data.tables import OnBadFile, Skipped
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.scans import ImagePart
@@ -92,7 +93,7 @@ def read_nnunet(
             mask = root / "labelsTr" / f"{case}{ending}" if labelled else None
             if mask is not None and not mask.is_file():
                 raise DataError(f"The case `{case}` has no mask `labelsTr/{case}{ending}`.")
-            if not is_volume(image):
+            if not is_nifti(image):
                 found.records.append(Record(case, image, None, group=case, mask=mask))
                 continue
             depth = size_of(image)[2]

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lightning_transfer.data.dicom_header import DICOM_SUFFIXES, is_dicom
 from lightning_transfer.data.findings_table import path_group
 from lightning_transfer.data.folders import IMAGE_SUFFIXES
+from lightning_transfer.data.nifti_files import NIFTI_SUFFIXES, is_nifti
 from lightning_transfer.data.paths import check_folder, resolve_inside
 from lightning_transfer.data.tables import Skipped, split_name
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import Record, Split
 
-__all__ = ["SCAN_LAYOUTS", "ScanLayout", "ScanSet", "find_scan_layout", "is_volume", "read_scan_folder"]
+__all__ = ["SCAN_LAYOUTS", "ScanLayout", "ScanSet", "find_scan_layout", "read_scan_folder"]
 
 ScanLayout = Literal["csv", "dicom", "pictures", "nifti", "npz", "nnunet"]
 
@@ -30,8 +32,6 @@ SCAN_LAYOUTS: Mapping[ScanLayout, str] = {
 }
 
 _MANIFEST = "manifest.csv"
-_NIFTI = (".nii", ".nii.gz")
-_DICOM = (".dcm", ".dicom", ".ima", "")
 _MANY = 2000  # files that are looked at to tell the layout
 _SPLITS = ("train", "training", "val", "valid", "validation", "calibration", "test", "testing")
 
@@ -95,16 +95,6 @@ def find_scan_layout(
     return (_by_files(folder) if wanted == "auto" else wanted), folder
 
 
-def is_volume(path: str | Path) -> bool:
-    """Return whether a file's name is that of a NIfTI volume.
-
-    Example:
-        >>> is_volume("head.nii.gz"), is_volume("head.png")
-        (True, False)
-    """
-    return str(path).lower().endswith(_NIFTI)
-
-
 def read_scan_folder(
     root: Path,
     layout: Literal["dicom", "pictures", "nifti"],
@@ -125,10 +115,10 @@ def read_scan_folder(
     Raises:
         DataError: If there is no such file, or one lies outside of the class folders.
     """
-    suffixes = {"dicom": _DICOM, "pictures": IMAGE_SUFFIXES, "nifti": _NIFTI}[layout]
-    paths = _files(root, suffixes)
+    suffixes = {"dicom": DICOM_SUFFIXES, "pictures": IMAGE_SUFFIXES, "nifti": NIFTI_SUFFIXES}[layout]
+    paths = [path for path in _walk(root) if _kind(root / path) == layout]
     if not paths:
-        raise DataError(f"The root `{root}` holds no file that ends in {', '.join(filter(None, suffixes))}.")
+        raise DataError(f"The root `{root}` holds no file that ends in {', '.join(suffixes)}.")
     has_splits = labelled and "train" in {path.split("/")[0].lower() for path in paths}
     found = ScanSet()
     for path in paths:
@@ -196,20 +186,15 @@ def _by_files(folder: Path) -> ScanLayout:
 
 
 def _kind(path: Path) -> ScanLayout | None:
-    if is_volume(path):
+    """Return what a file is, by its name; one whose name says nothing by its content."""
+    if is_nifti(path):
         return "nifti"
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return "pictures"
-    if suffix in (".dcm", ".dicom", ".ima"):
+    if suffix in DICOM_SUFFIXES:
         return "dicom"
-    if suffix == "" or suffix[1:].isdecimal():
-        try:
-            with path.open("rb") as stream:
-                return "dicom" if stream.read(132)[128:] == b"DICM" else None
-        except OSError:
-            return None
-    return None
+    return "dicom" if (suffix == "" or suffix[1:].isdecimal()) and is_dicom(path) else None
 
 
 def _walk(folder: Path, limit: int | None = None) -> list[str]:
@@ -221,9 +206,3 @@ def _walk(folder: Path, limit: int | None = None) -> list[str]:
         if limit is not None and len(found) >= limit:
             return found[:limit]
     return sorted(found)
-
-
-def _files(folder: Path, suffixes: Sequence[str]) -> list[str]:
-    if suffixes is _DICOM:
-        return [path for path in _walk(folder) if _kind(folder / path) == "dicom"]
-    return [path for path in _walk(folder) if path.lower().endswith(tuple(suffixes))]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.data.findings_table import TableColumns, read_findings
+from lightning_transfer.data.nifti_files import nifti_facts
 from lightning_transfer.data.paths import check_folder
 from lightning_transfer.data.scan_collections import read_medmnist, read_nnunet
 from lightning_transfer.data.scan_layouts import SCAN_LAYOUTS, ScanLayout, ScanSet, read_scan_folder
@@ -70,11 +71,9 @@ def read_scan_set(
         return read_medmnist(place, options.classes, labelled=labelled)
     folder = check_folder(place)
     if layout == "nnunet":
-        from lightning_transfer.data.nifti import nifti_size
-
         return read_nnunet(
             folder,
-            nifti_size,
+            _volume_size,
             channel=options.channel,
             step=options.slice_step,
             labelled=labelled,
@@ -135,6 +134,11 @@ def describe_set(layout: ScanLayout, place: Path, records: Sequence[Record]) -> 
     images = f"{len(records)} image{'s' * (len(records) != 1)}"
     whose = f" of {patients} patient{'s' * (patients != 1)}" if patients else ", patients unknown"
     return f"Data: {SCAN_LAYOUTS[layout]} (`{place}`), {images}{whose}"
+
+
+def _volume_size(path: Path) -> tuple[int, int, int]:
+    found = nifti_facts(path)
+    return found.width, found.height, found.frames
 
 
 def _table(place: Path, root: Path, options: SetOptions, *, labelled: bool, on_bad_file: OnBadFile) -> ScanSet:

@@ -23,8 +23,8 @@ from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["Model", "Unreadable", "find_files", "join_tiles", "judge", "main", "open_model", "prepare", "read_pixels"]
-__all__ += ["tensors"]
+__all__ = ["Model", "Unreadable", "find_files", "join_tiles", "judge", "main", "open_model", "place", "prepare"]
+__all__ += ["read_pixels", "tensors"]
 
 PREFIX = "lightning_transfer."
 BATCH = 32
@@ -175,8 +175,12 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 def prepare(pixels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     """Return decoded pixels ``(H, W, C)`` as the network takes them, ``(channels, height, width)`` float32."""
+    return place(_channels(pixels, spec["channels"], np.asarray(spec["mean"], dtype=np.float32)), spec)
+
+
+def place(pixels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+    """Return pixels that have the network's channels, resized, padded and normalised."""
     mean, std = np.asarray(spec["mean"], dtype=np.float32), np.asarray(spec["std"], dtype=np.float32)
-    pixels = _channels(pixels, spec["channels"], mean)
     (height, width), (old_height, old_width) = spec["size"], pixels.shape[:2]
     new_height, new_width = height, width
     if spec["pad"] != "none":

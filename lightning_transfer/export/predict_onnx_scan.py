@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from lightning_transfer.data.dicom_header import is_dicom
+from lightning_transfer.data.nifti_files import count_slices, is_nifti
 from lightning_transfer.data.scan_files import read_scan
 from lightning_transfer.data.scan_options import ScanOptions
 from lightning_transfer.errors import DataError
-from lightning_transfer.export.predict_onnx import SUFFIXES, Unreadable, find_files, prepare
+from lightning_transfer.export.predict_onnx import SUFFIXES, Unreadable, find_files, place
 from lightning_transfer.export.predict_onnx import Model as PictureModel
 from lightning_transfer.export.predict_onnx import main as run
 from lightning_transfer.scans import ImagePart
@@ -49,7 +50,7 @@ class Model(PictureModel):
 
 
 def tensors(source: Any, spec: Mapping[str, Any]) -> np.ndarray:  # noqa: ANN401 - a path, or a part of a file
-    """Return an image as ``(1, channels, height, width)`` float32.
+    """Return an image as ``(1, channels, height, width)`` float32; of a volume each slice that is judged.
 
     Args:
         source: Path, or `ImagePart`.
@@ -59,10 +60,12 @@ def tensors(source: Any, spec: Mapping[str, Any]) -> np.ndarray:  # noqa: ANN401
         Unreadable: If it cannot be used.
     """
     try:
-        pixels = read_scan(source, ScanOptions.from_dict(spec["scan"])).pixels
+        options = ScanOptions.from_dict(spec)
+        parts = [source] if spec["tiling"] is None else _slices(source, spec["tiling"]["step"], options)
+        found = [_with_channels(read_scan(part, options).pixels, spec["channels"]) for part in parts]
     except DataError as error:
         raise Unreadable(str(error)) from error
-    return prepare(pixels, spec)[None]
+    return np.stack([place(pixels, spec) for pixels in found])
 
 
 def find_scans(paths: Sequence[str]) -> Iterator[Any]:
@@ -80,8 +83,29 @@ def main(words: Sequence[str] | None = None) -> int:
     return run(words, Model, find_scans, __file__)
 
 
+def _slices(source: Any, step: int, options: ScanOptions) -> list[Any]:  # noqa: ANN401
+    """Return the slices of a volume that are judged, the middle one among them; of other files the file."""
+    part = source if isinstance(source, ImagePart) else ImagePart(str(source))
+    if part.index is not None or not is_nifti(part.path):
+        return [source]
+    count = count_slices(part.path, options)
+    return [ImagePart(part.path, index) for index in range(count // 2 % step, count, step)]
+
+
+def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Return the network's channels: one is repeated, colour becomes luminance for one."""
+    found = pixels.shape[2]
+    if found == channels:
+        return pixels
+    if found == 1:
+        return np.repeat(pixels, channels, axis=2)
+    if found == 3 and channels == 1:
+        return np.asarray(pixels @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+    raise Unreadable(f"it has {found} channels, and the model takes {channels}")
+
+
 def _is_scan(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES or is_dicom(path)
+    return path.suffix.lower() in SUFFIXES or is_nifti(path) or is_dicom(path)
 
 
 if __name__ == "__main__":

@@ -118,8 +118,7 @@ def _pixels(source: Path | ImagePart, preprocessing: Mapping[str, Any]) -> Any: 
     from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 
     pixels = ScanPreprocessing.from_dict(preprocessing).read(source)
-    windows = preprocessing.get("scan", {}).get("windows")
-    return pixels[..., :1] if windows else pixels
+    return pixels[..., :1] if preprocessing.get("windows") else pixels
 
 
 def _limits(most: float) -> tuple[float, float]:

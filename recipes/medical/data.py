@@ -40,6 +40,7 @@ from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_scan_
 from lightning_transfer.data.scan_options import ScanFacts, ScanOptions
 from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 from lightning_transfer.data.scan_sets import SetOptions, add_test, choose_views, describe_set, read_scan_set
+from lightning_transfer.data.scan_volumes import VolumePreprocessing
 from lightning_transfer.data.uncertain_labels import UncertainLabels
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.findings import Finding
@@ -107,6 +108,8 @@ class MedicalDataModule(BaseDataModule):
         nifti_window: Lowest and highest value of NIfTI volumes, which have no bit depth.
         frame: Which is read of DICOM files of several; None refuses them.
         max_megapixels: Larger images are refused before they are decoded.
+        by_volume: Judge NIfTI files as wholes, by their slices; None does so in the layout ``nifti``. Else each row of a
+            table is one slice (``index``).
         volume_top_k: A volume's probabilities are the mean of those of its k slices with the highest score; None takes
             all slices.
         slice_step: Every how many-th slice of a volume is read.
@@ -158,6 +161,7 @@ class MedicalDataModule(BaseDataModule):
         nifti_window: tuple[float, float] | None = None,
         frame: int | None = None,
         max_megapixels: float = MAX_MEGAPIXELS,
+        by_volume: bool | None = None,
         volume_top_k: int | None = None,
         slice_step: int = 1,
         channel: int = 0,
@@ -210,7 +214,7 @@ class MedicalDataModule(BaseDataModule):
             modalities=tuple(modalities or ()),
             max_megapixels=max_megapixels,
         )
-        self.volume_top_k = volume_top_k
+        self.by_volume, self.volume_top_k = by_volume, volume_top_k
         self.augmentations = Augmentations(augmentations or ())
         self._uncertain: dict[str, tuple[int, ...]] = {}
         self._learning = False
@@ -310,11 +314,18 @@ class MedicalDataModule(BaseDataModule):
         ]
 
     def make_preprocessing(self, card: BackboneCard) -> ScanPreprocessing:
-        """Take size, mean, standard deviation and filter from the card."""
-        return ScanPreprocessing.from_card(card, self.image_size, self.pad, options=self.scan_options)
+        """Take size, mean, standard deviation and filter from the card; of volumes, with the rule for their slices."""
+        spec = ScanPreprocessing.from_card(card, self.image_size, self.pad, options=self.scan_options)
+        if not self._judges_volumes():
+            return spec
+        return VolumePreprocessing.of(spec, self.volume_top_k, self.set_options.slice_step)
+
+    def pieces(self, record: Record, *, learn: bool) -> Sequence[Record] | None:
+        """Return the slices of a volume, each with its label; None where images are judged one by one."""
+        return self.preprocessing.pieces(record) if isinstance(self.preprocessing, VolumePreprocessing) else None
 
     def load_input(self, record: Record) -> Tensor:
-        """Return the image as a normalised tensor ``(C, H, W)``."""
+        """Return the image, or the slice, as a normalised tensor ``(C, H, W)``."""
         found: Tensor = self.preprocessing(record.input)
         return found
 
@@ -324,8 +335,9 @@ class MedicalDataModule(BaseDataModule):
 
     def plain_features(self, train: Sequence[Record]) -> Callable[[Sequence[Record]], NDArray[np.float32]]:
         """Return what describes images without a network, for the baseline ``plain``; ``train`` teaches it nothing."""
-        read = self.preprocessing.read
-        return lambda records: plain_image_features([record.input for record in records], read)
+        spec = self.preprocessing
+        shown = spec.middle if isinstance(spec, VolumePreprocessing) else lambda source: source
+        return lambda records: plain_image_features([record.input for record in records], lambda x: spec.read(shown(x)))
 
     def _read(self, layout: ScanLayout, place: Path, *, labelled: bool) -> ScanSet:
         root = self.root if self.root.is_dir() else self.root.parent
@@ -336,6 +348,17 @@ class MedicalDataModule(BaseDataModule):
         if self.table is not None and not (self.root / self.table).is_file():
             return find_scan_layout(self.root, None, "auto")
         return find_scan_layout(self.root, self.table, "auto" if self.table or self.layout == "csv" else self.layout)
+
+    def _judges_volumes(self) -> bool:
+        """Whether NIfTI files are judged as wholes: as the checkpoint does, as the user says, or by the layout."""
+        before = self.restored or getattr(self._module(), "expands", None)
+        if before is not None:
+            return bool(before.preprocessing.get("tiling"))
+        if self.by_volume is not None:
+            return self.by_volume
+        return self.layout == "nifti" or (
+            self.layout == "auto" and self.table is None and find_scan_layout(self.root)[0] == "nifti"
+        )
 
     def _without_names(self, found: ScanSet, records: list[Record]) -> list[Record]:
         """Replace names by pseudonyms where that is asked for, in what was left out too."""

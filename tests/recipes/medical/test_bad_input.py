@@ -71,11 +71,15 @@ def test_an_unknown_finding_and_a_wrong_root(chests: Path, tmp_path: Path, run: 
     refused(run, small_fit(tmp_path / "nowhere"), "nowhere")
 
 
-def test_four_channels_are_read_and_said(chests: Path, run: Run) -> None:
+def test_four_channels(chests: Path, run: Run) -> None:
+    """Behind what is transparent nobody knows what there is; an opaque picture in colours is read, and said."""
     victim = first(chests)
-    Image.fromarray(np.zeros((32, 32, 4), dtype=np.uint8) + np.uint8(200)).save(victim)
-    words = small_fit(chests)
-    code, printed = run("check-data", *words[1:])
+    Image.fromarray(np.full((32, 32, 4), 200, dtype=np.uint8)).save(victim)
+    refused(run, small_fit(chests), "`0.png`", "transparent")
+    opaque = np.full((32, 32, 4), 255, dtype=np.uint8)
+    opaque[8:, :, 1] = 90
+    Image.fromarray(opaque).save(victim)
+    code, printed = run("check-data", *small_fit(chests)[1:])
     assert code == 0, printed
     assert "mixed-modes" in printed
 
