@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ _KEYWORDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def fill_from_headers(records: Sequence[Record]) -> list[Record]:
+def fill_from_headers(records: Sequence[Record], hide: Callable[[str], str] | None = None) -> list[Record]:
     """Return records of DICOM files with the patient and the columns that their headers know, and no table did.
 
     Other files stay as they are. What a table says comes first, an empty cell included where the column exists. A file
@@ -32,6 +32,7 @@ def fill_from_headers(records: Sequence[Record]) -> list[Record]:
 
     Args:
         records: ``group`` is the patient; those that have one are not opened.
+        hide: Makes pseudonyms of institutions: where headers name one, nobody has decided that it may be shown.
     """
     found = []
     for record in records:
@@ -44,6 +45,8 @@ def fill_from_headers(records: Sequence[Record]) -> list[Record]:
         except DataError:
             found.append(replace(record, group=f"file {record.id}"))
             continue
+        if hide is not None and "site" in columns:
+            columns["site"] = hide(columns["site"])
         found.append(replace(record, group=patient or None, meta={**columns, **record.meta}))
     return found
 

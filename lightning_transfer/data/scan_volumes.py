@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -16,7 +16,19 @@ from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import Record
 
-__all__ = ["VolumePreprocessing", "is_volume"]
+__all__ = ["VolumePreprocessing", "is_volume", "reads_scans"]
+
+
+def reads_scans(values: Mapping[str, Any]) -> Callable[[Any], Tensor]:
+    """Return what turns a medical image into its tensor, or where images are judged by parts into those of all parts.
+
+    Args:
+        values: The preprocessing as a checkpoint has it.
+    """
+    rule = values.get("tiling")
+    if rule is None:
+        return ScanPreprocessing.from_dict(values)
+    return VolumePreprocessing.from_dict(values).tiles if "step" in rule else ScanPreprocessing.from_dict(values).tiles
 
 
 def is_volume(source: Any) -> bool:  # noqa: ANN401 - the input of a record

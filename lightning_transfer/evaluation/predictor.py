@@ -263,18 +263,22 @@ def _checkpoint_path(path: Path) -> Path:
 def _preprocessing(schema: Schema, card: BackboneCard, path: Path) -> Callable[[Any], Any]:
     from lightning_transfer.data.audio_preprocessing import AudioPreprocessing
     from lightning_transfer.data.images import ImagePreprocessing
+    from lightning_transfer.data.scan_volumes import reads_scans
     from lightning_transfer.data.texts_tokens import TextPreprocessing
 
     kind = schema.preprocessing.get("kind")
-    if kind not in ("image", "text", "audio"):
+    if kind not in ("image", "scan", "text", "audio"):
         raise CheckpointError(
-            f"`{path}` has preprocessing of kind `{kind}`, and this version can rebuild `image`, `text` and `audio`."
+            f"`{path}` has preprocessing of kind `{kind}`, and this version can rebuild `image`, `scan`, `text` and"
+            " `audio`."
         )
     try:
         if kind == "audio":
             return AudioPreprocessing.from_dict(schema.preprocessing, card)
         if kind == "text":
             return TextPreprocessing.from_dict(schema.preprocessing, card)
+        if kind == "scan":
+            return reads_scans(schema.preprocessing)
         spec = ImagePreprocessing.from_dict(schema.preprocessing)
         return spec if spec.tiling is None else spec.tiles
     except KeyError as error:

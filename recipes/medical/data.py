@@ -217,10 +217,12 @@ class MedicalDataModule(BaseDataModule):
         self.by_volume, self.volume_top_k = by_volume, volume_top_k
         self.augmentations = Augmentations(augmentations or ())
         self._uncertain: dict[str, tuple[int, ...]] = {}
+        self._names: Pseudonyms | None = None
         self._learning = False
 
     def read_records(self) -> list[Record]:
         """Find the layout, say which it is, read it, and see to patients, sites and pseudonyms."""
+        self._names = self._pseudonyms()
         layout, place = find_scan_layout(self.root, self.table, self.layout)
         found = self._read(layout, place, labelled=True)
         records = found.records
@@ -231,7 +233,7 @@ class MedicalDataModule(BaseDataModule):
             found.skipped += [replace(skip, position=None) for skip in more.skipped]
         if found.classes is not None and self.classes is None:
             self.classes = found.classes
-        records = fill_from_headers(records)
+        records = fill_from_headers(records, None if self._names is None else self._names.of)
         if self.views:
             records = choose_views(records, self.views)
         if self.patients_by_site:
@@ -257,6 +259,7 @@ class MedicalDataModule(BaseDataModule):
 
     def read_predict_records(self) -> list[Record]:
         """Read the table where there is one, labels and patients optional, else every image below the root."""
+        self._names = self._pseudonyms()
         layout, place = self._predict_layout()
         found = self._read(layout, place, labelled=False)
         rank_zero_info(describe_set(layout, place, found.records))
@@ -360,13 +363,18 @@ class MedicalDataModule(BaseDataModule):
             self.layout == "auto" and self.table is None and find_scan_layout(self.root)[0] == "nifti"
         )
 
+    def _pseudonyms(self) -> Pseudonyms | None:
+        if not self.deidentify:
+            return None
+        return Pseudonyms(read_key(self.pseudonym_key_file), self.set_options.extra_columns or ())
+
     def _without_names(self, found: ScanSet, records: list[Record]) -> list[Record]:
         """Replace names by pseudonyms where that is asked for, in what was left out too."""
-        if not self.deidentify:
+        names = self._names
+        if names is None:
             self.skip(found.skipped)
             self._uncertain = found.uncertain
             return records
-        names = Pseudonyms(read_key(self.pseudonym_key_file), self.set_options.extra_columns or ())
         if self.pseudonym_table is not None:
             _write_pseudonyms(names, self.pseudonym_table, records, self.root)
         self.skip([names.skipped(skip) for skip in found.skipped])
@@ -389,7 +397,7 @@ class MedicalDataModule(BaseDataModule):
 
     def _for_workers(self) -> BaseDataModule:
         worker = super()._for_workers()
-        worker._uncertain = {}  # type: ignore[attr-defined]
+        worker._uncertain, worker._names = {}, None  # type: ignore[attr-defined]
         return worker
 
 

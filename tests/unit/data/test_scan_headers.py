@@ -42,6 +42,14 @@ def test_what_a_table_says_comes_first(tmp_path: Path) -> None:
     assert fill_from_headers([known]) == [known]
 
 
+def test_an_institution_may_be_hidden(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", PIXELS, **TAGS)
+    [found] = fill_from_headers([Record("a", path)], str.upper)
+    assert found.meta["site"] == "NORTH"
+    [named] = fill_from_headers([Record("a", path, meta={"site": "South"})], str.upper)
+    assert named.meta["site"] == "South"
+
+
 def test_other_files_and_unknown_patients_stay_so(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a.dcm", PIXELS, PatientID="")
     picture = tmp_path / "b.png"
