@@ -1,4 +1,4 @@
-"""List the pictures in a folder of DICOM files, by pseudonyms; nothing is lost: what is left out is named with a reason."""
+"""List the pictures in a folder of DICOM files, by pseudonyms; what is left out is named, with the reason."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def _row(path: Path, name: str, salt: str, options: ScanOptions) -> DicomRow:
         try:
             facts = facts_of(header, 0, options)
             study = _identifier(header, "StudyInstanceUID")
-            patient = "\n".join(_identifier(header, key) for key in ("PatientID", "IssuerOfPatientID")).strip()
+            # Without the issuer: a file that lacks it would seem another patient, and come to the other side of a split.
             # Without a patient, files of one study are of one: else every file would seem a patient of its own.
-            patient = patient or _identifier(header, "PatientName") or study
+            patient = _identifier(header, "PatientID") or _identifier(header, "PatientName") or study
             device = _identifier(header, "DeviceSerialNumber") or _identifier(header, "StationName")
             instance = _identifier(header, "InstanceNumber")
         except DataError as error:

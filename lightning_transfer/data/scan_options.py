@@ -39,8 +39,8 @@ class ScanOptions:
     """How a scan becomes values in ``[0, 1]``; part of the preprocessing that travels in the checkpoint.
 
     The range that becomes 0 to 1 is, in this order: ``windows`` or ``nifti_window``; what the file says (``voi``: the
-    VOI LUT or first window of DICOM, ``cal_min`` and ``cal_max`` of NIfTI); all values that the bits stored can hold. It
-    is never the picture's own lowest and highest value, unless ``scale`` says so: brightness would then depend on what
+    VOI LUT or first window of DICOM, ``cal_min`` and ``cal_max`` of NIfTI); all values that the bits stored can hold.
+    It is never the picture's own lowest and highest value, unless ``scale`` says so: brightness would then depend on what
     else is in the picture, such as a pacemaker.
 
     Args:
@@ -190,7 +190,7 @@ class ScanFacts:
         orientation: ``axial``, ``coronal`` or ``sagittal``, or the directions of rows and columns, such as ``L/F``; of
             NIfTI the axes of the file, such as ``LPS``.
         range_from: What the range that became 0 to 1 comes from: ``windows``, ``voi_lut``, ``window``, ``cal_range``,
-            ``nifti_window``, ``bit_depth`` or ``min_max``.
+            ``nifti_window``, ``bit_depth`` or ``min_max``; empty where the header alone was read.
         tags: Of the keep-list.
         image: What `inspect_image` says of the pixels; filled in by checks alone.
     """
@@ -208,7 +208,7 @@ class ScanFacts:
     view: str = ""
     frames: int = 1
     orientation: str = ""
-    range_from: str = "bit_depth"
+    range_from: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     image: ImageFacts | None = None
 
