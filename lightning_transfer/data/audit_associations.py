@@ -1,4 +1,4 @@
-"""What a column alone tells of a label: the site, the view, the scanner that a model may learn instead of the finding."""
+"""What a column alone tells of a label: the site, the view, the scanner that a model may learn instead."""
 
 from __future__ import annotations
 

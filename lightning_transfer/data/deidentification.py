@@ -68,7 +68,8 @@ class Pseudonyms:
 
     Example:
         >>> names = Pseudonyms("0123456789abcdef")
-        >>> row = Record("DOE/1.png", Path("/data/DOE/1.png"), group="DOE", meta={"site": "A", "age": "97", "name": "DOE"})
+        >>> known = {"site": "A", "age": "97", "name": "DOE"}
+        >>> row = Record("DOE/1.png", Path("/data/DOE/1.png"), group="DOE", meta=known)
         >>> hidden = names.record(row)
         >>> hidden.group == names.of("DOE"), len(hidden.id), dict(hidden.meta)
         (True, 12, {'site': 'A', 'age': '90'})

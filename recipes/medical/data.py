@@ -39,7 +39,7 @@ from lightning_transfer.data.scan_headers import fill_from_headers
 from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_scan_layout
 from lightning_transfer.data.scan_options import ScanFacts, ScanOptions
 from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
-from lightning_transfer.data.scan_sets import SetOptions, add_test, choose_views, describe_set, read_scan_set
+from lightning_transfer.data.scan_sets import SetOptions, add_test, choose_views, describe_set, read_scan_set, set_task
 from lightning_transfer.data.scan_volumes import VolumePreprocessing
 from lightning_transfer.data.uncertain_labels import UncertainLabels
 from lightning_transfer.errors import DataError, listing
@@ -169,7 +169,7 @@ class MedicalDataModule(BaseDataModule):
         **kwargs: Any,  # noqa: ANN401 - jsonargparse follows them to the parent's signature
     ) -> None:
         named = tuple(findings or ())
-        _set_task(kwargs, named, label_column)
+        set_task(kwargs, named, label_column)
         super().__init__(**kwargs)
         if external_sites and self.division.num_folds is not None:
             raise ValueError(
@@ -238,11 +238,9 @@ class MedicalDataModule(BaseDataModule):
             records = choose_views(records, self.views)
         if self.patients_by_site:
             records = patients_by_site(records)
-        if layout == "npz":
-            # Its makers divided it, and did not say by whom: a warning is all that can be done.
-            records, said = require_patients(records, "each_image")
-        else:
-            records, said = require_patients(records, self.unknown_patients, found.columns)
+        # The makers of arrays divided them, and did not say by whom: a warning is all that can be done.
+        unknown = "each_image" if layout == "npz" else self.unknown_patients
+        records, said = require_patients(records, unknown, found.columns)
         self.findings += said
         if self.external_sites:
             ignore = self.division.given_splits == "ignore"
@@ -375,8 +373,9 @@ class MedicalDataModule(BaseDataModule):
             self.skip(found.skipped)
             self._uncertain = found.uncertain
             return records
-        if self.pseudonym_table is not None:
-            _write_pseudonyms(names, self.pseudonym_table, records, self.root)
+        if self.pseudonym_table is not None and not getattr(rank_zero_only, "rank", 0):
+            written = names.write(self.pseudonym_table, records, self.root.resolve())
+            rank_zero_info(f"Pseudonyms: {written}, as confidential as the data")
         self.skip([names.skipped(skip) for skip in found.skipped])
         hidden = [names.record(record) for record in records]
         self._uncertain = {
@@ -399,23 +398,3 @@ class MedicalDataModule(BaseDataModule):
         worker = super()._for_workers()
         worker._uncertain, worker._names = {}, None  # type: ignore[attr-defined]
         return worker
-
-
-def _set_task(options: dict[str, Any], findings: Sequence[str], label_column: str | None) -> None:
-    """Choose the task that findings mean."""
-    if findings and label_column is not None:
-        raise ValueError(f"`findings` are {list(findings)}, and `label_column` is `{label_column}`. Leave one out.")
-    if not findings:
-        return
-    if options.get("classes") is not None:
-        raise ValueError(f"`findings` {list(findings)} are the classes, so leave out `classes` {options['classes']}.")
-    if len(findings) == 1:
-        options.update(task="binary", negative_class=f"no {findings[0]}")
-    else:
-        options.update(task="multilabel", classes=list(findings))
-
-
-@rank_zero_only
-def _write_pseudonyms(names: Pseudonyms, path: str, records: Sequence[Record], root: Path) -> None:
-    written = names.write(path, records, root.resolve())
-    rank_zero_info(f"Pseudonyms: {written}, as confidential as the data")
