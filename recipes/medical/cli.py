@@ -10,5 +10,5 @@ RECIPE = Recipe(
     module="lightning_transfer.modules:ClassificationModule",
     data="recipes.medical.data:MedicalDataModule",
     heads={"findings": "lightning_transfer.modules.findings:FindingsModule"},
-    description="Medical imaging: adapt a pretrained network to your images, by patient, and see what it really learnt.",
+    description="Medical imaging: adapt a pretrained network to your images, by patient, and see what it learnt.",
 )

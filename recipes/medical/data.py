@@ -99,17 +99,17 @@ class MedicalDataModule(BaseDataModule):
             knows the form of your patients' numbers can try them all.
         pseudonym_table: Write here which pseudonym is whose; as confidential as the data.
         image_size: Height and width in pixels that the network sees; None takes the card's.
-        pad: What fills the frame beside the image; ``mean`` is one grey, ``reflect`` mirrors anatomy, ``none`` stretches.
-        windows: For CT: names (``lung``, ``mediastinum``, ``bone``) or ``center/width``, each a channel. Empty takes the
-            window that the file names.
+        pad: What fills the frame beside the image; ``mean`` is one grey, ``reflect`` mirrors, ``none`` stretches.
+        windows: For CT: names (``lung``, ``mediastinum``, ``bone``) or ``center/width``, each a channel. Empty takes
+            the window that the file names.
         scale: ``bit_depth`` divides by what the depth can hold, the same for all images; ``min_max`` by what each image
             has, and forgets how bright it was.
         bit_depth: Bits that plain 16-bit pictures use; None is 16. DICOM files say it themselves.
         nifti_window: Lowest and highest value of NIfTI volumes, which have no bit depth.
         frame: Which is read of DICOM files of several; None refuses them.
         max_megapixels: Larger images are refused before they are decoded.
-        by_volume: Judge NIfTI files as wholes, by their slices; None does so in the layout ``nifti``. Else each row of a
-            table is one slice (``index``).
+        by_volume: Judge NIfTI files as wholes, by their slices; None does so in the layout ``nifti``. Else each row of
+            a table is one slice (``index``).
         volume_top_k: A volume's probabilities are the mean of those of its k slices with the highest score; None takes
             all slices.
         slice_step: Every how many-th slice of a volume is read.
@@ -196,8 +196,8 @@ class MedicalDataModule(BaseDataModule):
         self.uncertain = UncertainLabels.make(uncertain, named)
         if len(named) == 1 and any(policy not in ("ignore", "ones", "zeros") for policy in self.uncertain.policies):
             raise ValueError(
-                f"`uncertain` is `{uncertain}`, and a single finding is a class, which is there or not. Use ignore, ones"
-                " or zeros."
+                f"`uncertain` is `{uncertain}`, and a single finding is a class, which is there or not. Use ignore,"
+                " ones or zeros."
             )
         self.patients_by_site, self.unknown_patients = patients_by_site, unknown_patients
         self.external_sites, self.views = tuple(external_sites or ()), tuple(views or ())

@@ -79,7 +79,7 @@ def test_folders_are_classes_or_splits(tmp_path: Path) -> None:
         ("well/p2/3.png", "well", "p2"),
     ]
     assert [record.label for record in read_scan_folder(tmp_path, "pictures", labelled=False).records] == [None] * 3
-    with pytest.raises(DataError, match="finds nothing in the path of `3.png`"):
+    with pytest.raises(DataError, match=r"finds nothing in the path of `3\.png`"):
         read_scan_folder(tmp_path, "pictures", study_pattern="(s[0-9])/")
     split = put(tmp_path / "split", "train/ill/1.nii.gz", "Test/well/2.nii")
     assert [(record.split, record.label) for record in read_scan_folder(split, "nifti").records] == [
@@ -87,7 +87,7 @@ def test_folders_are_classes_or_splits(tmp_path: Path) -> None:
         ("train", "ill"),
     ]
     lone = put(tmp_path / "lone", "1.png")
-    with pytest.raises(DataError, match="`1.png` lies in no class folder"):
+    with pytest.raises(DataError, match=r"`1\.png` lies in no class folder"):
         read_scan_folder(lone, "pictures")
 
 
