@@ -29,7 +29,16 @@ from lightning_transfer.data.image_formats import (
     find_mask_folder,
 )
 from lightning_transfer.data.images import ImagePreprocessing
+from lightning_transfer.data.label_maps import (
+    MaskValues,
+    check_label_maps,
+    content_box,
+    place_labels,
+    read_label_map,
+    record_labels,
+)
 from lightning_transfer.data.loading import Collate, RecordDataset, make_loader, stack_inputs
+from lightning_transfer.data.mask_hooks import MaskHooks
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
 from lightning_transfer.data.plain_audio import plain_audio_features
 from lightning_transfer.data.plain_images import plain_image_features
@@ -72,6 +81,8 @@ __all__ = [
     "ImageFormat",
     "ImagePreprocessing",
     "LongTexts",
+    "MaskHooks",
+    "MaskValues",
     "OnBadFile",
     "Progress",
     "RecordDataset",
@@ -91,8 +102,10 @@ __all__ = [
     "audit_records",
     "check_files",
     "check_images",
+    "check_label_maps",
     "check_masks",
     "check_splits",
+    "content_box",
     "count_records",
     "cut_record",
     "describe_format",
@@ -112,6 +125,7 @@ __all__ = [
     "leave_out_empty",
     "make_loader",
     "normaliser",
+    "place_labels",
     "plain_audio_features",
     "plain_image_features",
     "plain_text_classifier",
@@ -120,9 +134,11 @@ __all__ = [
     "read_csv",
     "read_image",
     "read_keywords",
+    "read_label_map",
     "read_mask",
     "read_tickets",
     "read_utterances",
+    "record_labels",
     "record_mask",
     "records_from_csv",
     "records_from_files",
