@@ -34,7 +34,9 @@ def test_half_precision_is_added_in_float(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, adapt_input_conv(1, weight.clone()))
 
 
-@pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "timm/test_resnet", "timm/test_vit", "timm/test_convnext"])
+@pytest.mark.parametrize(
+    "name", ["torchvision/squeezenet1_1", "timm/test_resnet", "timm/test_vit", "timm/test_convnext"]
+)
 def test_one_channel_is_the_network_on_the_repeated_picture(name: str) -> None:
     torch.manual_seed(0)
     before, card = load_backbone(name, weights="random")
@@ -72,9 +74,7 @@ def test_pretrained_weights_are_adapted_and_not_dropped(tmp_path: Path) -> None:
     (tmp_path / "card.yaml").write_text(
         f"architecture: timm/test_resnet\ninput_size: {list(card.input_size or ())}\nmean: [0.5]\nstd: [0.5]\n"
     )
-    again, grey = load_backbone(
-        "timm/test_resnet", weights=tmp_path / "grey.safetensors", card=tmp_path / "card.yaml"
-    )
+    again, grey = load_backbone("timm/test_resnet", weights=tmp_path / "grey.safetensors", card=tmp_path / "card.yaml")
     assert grey.input_size == card.input_size
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in adapted.state_dict().items())
 
