@@ -49,6 +49,7 @@ from lightning_transfer.metrics.forgetting import (
     l2_distance,
     predicted_class,
 )
+from lightning_transfer.metrics.label_auroc import LabelAUROC, auroc_of_columns
 from lightning_transfer.metrics.localisation import (
     PixelCounts,
     count_pixels,
@@ -102,6 +103,7 @@ __all__ = [
     "ErrorRate",
     "Interval",
     "KeywordCounts",
+    "LabelAUROC",
     "PixelCounts",
     "PrecisionThreshold",
     "Resamples",
@@ -113,6 +115,7 @@ __all__ = [
     "align",
     "aurc",
     "auroc",
+    "auroc_of_columns",
     "average_precision",
     "balanced_accuracy",
     "brier_terms",

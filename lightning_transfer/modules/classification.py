@@ -209,7 +209,8 @@ class ClassificationModule(TransferModule):
         schema = self.schema
         if schema is None or schema.task != "multiclass":
             shaped = target.reshape(preds.shape)
-            known = torch.where(torch.isnan(shaped), torch.full_like(shaped, -1), shaped).long()
+            # Missing labels, and soft ones, say nothing that could be right or wrong.
+            known = torch.where((shaped == 0) | (shaped == 1), shaped, torch.full_like(shaped, -1)).long()
             scores = torch.sigmoid(preds)
             two_sided = schema is not None and schema.task == "binary" and name != "auroc"
             metric.update(

@@ -58,8 +58,8 @@ class TransferModule(pl.LightningModule):
         keep_source_head: Keep the pretrained classifier, frozen, as ``source_head``, so that a ForgettingMonitor
             can measure the old task.
         lora: Low-rank adapters on a transformers backbone, whose own weights are then frozen; None for none.
-        in_channels: Channels of the pictures, where they are others than in pretraining: 1 for grey ones that should not
-            be repeated. The first convolution is adapted, and the card says so. None takes the card's.
+        in_channels: Channels of the pictures, where they are others than in pretraining, such as 1 for grey ones. The
+            first convolution is adapted, and the card says so. None takes the card's.
         optimizer: Called with the parameters that require a gradient.
         scheduler: Called with the optimizer.
         scheduler_interval: ``step`` for schedules counted in optimizer steps (OneCycle, warm-ups).

@@ -1,4 +1,4 @@
-"""Oracles: torch's own losses, torchvision's and timm's focal and asymmetric ones, scikit-learn's weights, closed forms."""
+"""Oracles: torch's losses, torchvision's focal and timm's asymmetric one, scikit-learn's weights, closed forms."""
 
 import itertools
 from collections.abc import Callable
