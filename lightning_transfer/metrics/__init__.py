@@ -82,6 +82,7 @@ from lightning_transfer.metrics.threshold import (
     Threshold,
     threshold_at_false_positive_rate,
     threshold_at_precision,
+    threshold_at_recall,
     threshold_expected_f1,
     threshold_max_f1,
 )
@@ -171,6 +172,7 @@ __all__ = [
     "score_bins",
     "threshold_at_false_positive_rate",
     "threshold_at_precision",
+    "threshold_at_recall",
     "threshold_expected_f1",
     "threshold_max_f1",
     "trainable_memory",

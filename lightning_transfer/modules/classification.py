@@ -83,7 +83,7 @@ class ClassificationModule(TransferModule):
             expansion.load_backbone(self, keep_source_head=source_head)
         self._expansion = expansion
         self._rows_to_start = expansion is not None
-        self.loss_name = loss
+        self.loss_name: str = loss  # subclasses know further ones
         self.focal_gamma = focal_gamma
         self.class_weights = class_weights
         self.logit_adjustment = logit_adjustment

@@ -80,7 +80,7 @@ class FindingsModule(ClassificationModule):
         super().__init__(
             backbone, loss="focal" if loss == "focal" else "cross_entropy", class_weights=class_weights, **kwargs
         )
-        self.loss_name = loss  # type: ignore[assignment] # the parent knows two of the three
+        self.loss_name = loss
         self.gamma_negative = gamma_negative
         self.gamma_positive = gamma_positive
         self.margin = margin
@@ -130,8 +130,8 @@ class FindingsModule(ClassificationModule):
                 f"`class_weights: balanced` needs training records with and without each finding; that is not so for "
                 f"{listing(f'`{name}`' for name in lacking)}. Leave such findings out, or set `class_weights: null`."
             )
-        counts = ([int(table[name]) for name in schema.classes] for table in (positives, negatives))
-        return balanced_label_weights(*counts, max_positive_weight=self.max_positive_weight)
+        have, lack = ([int(table[name]) for name in schema.classes] for table in (positives, negatives))
+        return balanced_label_weights(have, lack, max_positive_weight=self.max_positive_weight)
 
     def loss(self, preds: Tensor, target: Tensor) -> Tensor:
         """Return the training loss of logits ``(N, num_logits)``; missing labels are NaN, uncertain ones soft."""

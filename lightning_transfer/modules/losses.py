@@ -78,14 +78,14 @@ def binary_loss(
     if adjustment is not None:
         preds = preds + adjustment
     share, known = _known(target)
-    sides = []
+    sides: list[Tensor] = []
     for truth in (0.0, 1.0):
         soft = torch.full_like(preds, truth * (1.0 - label_smoothing) + 0.5 * label_smoothing)
         each = F.binary_cross_entropy_with_logits(preds, soft, reduction="none")
         if focal_gamma:
             each = each * torch.sigmoid(-preds if truth else preds) ** focal_gamma
         sides.append(each)
-    return _mean_of_sides(*sides, share, known, weight)
+    return _mean_of_sides(sides[0], sides[1], share, known, weight)
 
 
 def asymmetric_loss(
