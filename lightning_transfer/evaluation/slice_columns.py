@@ -177,9 +177,7 @@ def _built_in(records: Sequence[Record], schema: Schema, wanted: Sequence[str] |
     is_image = schema.preprocessing.get("kind") == "image"
     if is_image and (wanted is None or "image_long_side" in wanted):
         columns["image_long_side"] = [_long_side(record.input) for record in records]
-    # The path of a medical image is a text, too, and its size in pixels says more of the detector than of the patient.
-    is_text = not is_image and schema.preprocessing.get("kind") != "scan"
-    if is_text and records and all(isinstance(record.input, str) for record in records):
+    if not is_image and records and all(isinstance(record.input, str) for record in records):
         columns["text_length"] = [len(record.input) for record in records]
     named = {key for record in records for key in record.meta}
     return {name: values for name, values in columns.items() if name not in named}

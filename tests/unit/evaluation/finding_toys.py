@@ -7,7 +7,7 @@ from lightning_transfer.evaluation import Outputs
 from lightning_transfer.types import Record, Schema
 
 FINDINGS = ("Edema", "Pleural Effusion", "Hernia")
-SCHEMA = Schema(task="multilabel", classes=FINDINGS, preprocessing={"kind": "scan"})
+SCHEMA = Schema(task="multilabel", classes=FINDINGS, preprocessing={"kind": "image"})
 
 
 def findings(n: int = 240, seed: int = 0, per_patient: int = 2) -> tuple[Outputs, list[Record]]:
