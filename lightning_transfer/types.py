@@ -313,6 +313,7 @@ class Schema:
         sampling: ``weighted`` when training batches are already balanced by a sampler, else None.
         preprocessing: Full specification that turns a file into the backbone's input.
         fingerprint: Hash of ids, labels, groups and splits.
+        negatives: Multi-label: label -> training records known not to have it; else empty.
     """
 
     task: Task
@@ -325,6 +326,7 @@ class Schema:
     sampling: str | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    negatives: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

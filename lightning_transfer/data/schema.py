@@ -15,7 +15,15 @@ from lightning_transfer.errors import CheckpointError, DataError, closest, listi
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
 __all__ = ["ORIGINAL_LABEL", "POSITIVE_CLASS", "Preprocessing", "build_schema", "check_preprocessing", "count_labels"]
-__all__ += ["as_read", "known_schema", "learnt_from_alone", "resolve_classes", "take_together", "warn_of_other_records"]
+__all__ += [
+    "as_read",
+    "count_negatives",
+    "known_schema",
+    "learnt_from_alone",
+    "resolve_classes",
+    "take_together",
+    "warn_of_other_records",
+]
 
 POSITIVE_CLASS = "defect"
 """Name of everything but the negative class, where a model tells only these two apart."""
@@ -220,6 +228,7 @@ def build_schema(
         sampling=sampling,
         preprocessing=_plain(preprocessing),
         fingerprint=fingerprint(records),
+        negatives=count_negatives(by_split["train"], classes) if task == "multilabel" else {},
     )
 
 
@@ -262,6 +271,17 @@ def count_labels(records: Sequence[Record], classes: Sequence[str]) -> dict[str,
         elif record.label is not None:
             counts[record.label] = counts.get(record.label, 0) + 1
     return counts
+
+
+def count_negatives(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
+    """Return for each label of multi-label records how many are known not to have it.
+
+    Example:
+        >>> count_negatives([Record("1", None, (0.0, None)), Record("2", None, (0.0, 0.3))], ("x", "y"))
+        {'x': 2, 'y': 0}
+    """
+    labels = [record.label for record in records if isinstance(record.label, tuple)]
+    return {name: sum(label[place] == 0.0 for label in labels) for place, name in enumerate(classes)}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

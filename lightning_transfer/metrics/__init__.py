@@ -49,6 +49,7 @@ from lightning_transfer.metrics.forgetting import (
     l2_distance,
     predicted_class,
 )
+from lightning_transfer.metrics.label_auroc import LabelAUROC, auroc_of_columns
 from lightning_transfer.metrics.localisation import (
     PixelCounts,
     count_pixels,
@@ -90,6 +91,7 @@ from lightning_transfer.metrics.threshold import (
     Threshold,
     threshold_at_false_positive_rate,
     threshold_at_precision,
+    threshold_at_recall,
     threshold_expected_f1,
     threshold_max_f1,
 )
@@ -111,6 +113,7 @@ __all__ = [
     "ErrorRate",
     "Interval",
     "KeywordCounts",
+    "LabelAUROC",
     "OverlapCounts",
     "PixelCounts",
     "PrecisionThreshold",
@@ -124,6 +127,7 @@ __all__ = [
     "align",
     "aurc",
     "auroc",
+    "auroc_of_columns",
     "average_precision",
     "balanced_accuracy",
     "brier_terms",
@@ -184,6 +188,7 @@ __all__ = [
     "score_bins",
     "threshold_at_false_positive_rate",
     "threshold_at_precision",
+    "threshold_at_recall",
     "threshold_expected_f1",
     "threshold_max_f1",
     "trainable_memory",
