@@ -206,8 +206,7 @@ class MedicalDataModule(BaseDataModule):
             )
         self.patients_by_site, self.unknown_patients = patients_by_site, unknown_patients
         self.external_sites, self.views = tuple(external_sites or ()), tuple(views or ())
-        self.deidentify, self.pseudonym_table = deidentify, pseudonym_table
-        self.pseudonym_key_file = pseudonym_key_file
+        self.deidentify, self.pseudonym_table, self.pseudonym_key_file = deidentify, pseudonym_table, pseudonym_key_file
         self.image_size = image_size
         self.pad: Literal["reflect", "mean", "none"] = pad
         self.scan_options = ScanOptions(
@@ -332,8 +331,7 @@ class MedicalDataModule(BaseDataModule):
 
     def load_input(self, record: Record) -> Tensor:
         """Return the image, or the slice, as a normalised tensor ``(C, H, W)``."""
-        found: Tensor = self.preprocessing(record.input)
-        return found
+        return self.preprocessing(record.input)
 
     def input_size(self, record: Record) -> tuple[int, int]:
         """Return height and width of the image itself, from its header."""
@@ -390,12 +388,11 @@ class MedicalDataModule(BaseDataModule):
 
     def _look(self, source: Any) -> ScanFacts:  # noqa: ANN401 - the input of a record
         try:
-            found: ScanFacts = self.preprocessing.check(source)
+            return self.preprocessing.check(source)
         except DataError as error:
             if not self.deidentify:
                 raise
             raise DataError(without_folders(str(error), source_path(source))) from None
-        return found
 
     def _for_workers(self) -> BaseDataModule:
         worker = super()._for_workers()
