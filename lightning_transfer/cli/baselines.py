@@ -118,7 +118,12 @@ def _frozen_features(cli: TransferCLI) -> _Read | None:
 
     model, data = cli.resolved["model"], cli.datamodule
     try:
-        backbone, _ = load_backbone(model["backbone"], weights=model.get("weights"), card=model.get("card"))
+        backbone, _ = load_backbone(
+            model["backbone"],
+            weights=model.get("weights"),
+            card=model.get("card"),
+            in_channels=model.get("in_channels"),
+        )
     except BackboneError as error:
         rank_zero_warn(f"The baselines on the frozen backbone are left out: {error}")
         return None
