@@ -156,5 +156,5 @@ def _identifier(header: Any, keyword: str) -> str:  # noqa: ANN401 - pydicom.Dat
     """Return a value to be hashed, empty if there is none or it cannot be read."""
     try:
         return str(header.get(keyword) or "").strip(" \0")
-    except (TypeError, ValueError, LookupError, NotImplementedError):
+    except BROKEN:
         return ""
