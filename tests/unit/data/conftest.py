@@ -67,7 +67,7 @@ def grouped_records() -> Callable[[int], list[Record]]:
 
 @pytest.fixture
 def make_dicom(tmp_path: Path) -> Callable[..., Path]:
-    """Write a DICOM file by pydicom: a grey one of 16 bits unless told otherwise; tags of the value None are left out."""
+    """Write a DICOM file by pydicom: a grey one of 16 bits unless told otherwise; tags that are None are left out."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
 

@@ -18,8 +18,9 @@ Make = Callable[..., Path]
 @pytest.fixture
 def folder(make_dicom: Make, tmp_path: Path) -> Path:
     make_dicom(
-        PIXELS, name="set/Doe_Jane/a.dcm", ViewPosition="PA", PatientSex="F", PatientAge="093Y", InstitutionName="North",
-        Manufacturer="ACME", ManufacturerModelName="X", DeviceSerialNumber="S1", InstanceNumber=4,
+        PIXELS, name="set/Doe_Jane/a.dcm", ViewPosition="PA", PatientSex="F", PatientAge="093Y",
+        InstitutionName="North", Manufacturer="ACME", ManufacturerModelName="X", DeviceSerialNumber="S1",
+        InstanceNumber=4,
     )  # fmt: skip
     make_dicom(PIXELS, name="set/b", PatientID="OTHER", IssuerOfPatientID="North", ViewPosition="LL")
     make_dicom(PIXELS, name="set/c.dcm", PatientID="OTHER", Modality="CT")

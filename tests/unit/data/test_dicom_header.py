@@ -52,7 +52,7 @@ def test_what_is_no_dicom(tmp_path: Path, content: bytes, reason: str) -> None:
 
 
 def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="`a.dcm`: there is no such file") as error:
+    with pytest.raises(DataError, match=r"`a.dcm`: there is no such file") as error:
         open_dicom(tmp_path / "Doe_Jane" / "a.dcm")
     assert "Doe" not in str(error.value)
 

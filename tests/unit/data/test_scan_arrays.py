@@ -78,7 +78,7 @@ def test_stored_arrays_stay_in_the_file(tmp_path: Path) -> None:
 
 def test_pickles_are_never_opened(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.array([[{"a": 1}] * 3] * 3, dtype=object))
-    with pytest.raises(DataError, match="holds no pictures|0 of its arrays"):
+    with pytest.raises(DataError, match=r"holds no pictures|0 of its arrays"):
         read_npz(tmp_path / "a.npz", 0, "x")
 
 
@@ -86,11 +86,11 @@ def test_cuts_are_refused(path: Path) -> None:
     content = path.read_bytes()
     for length in range(0, len(content), 50):
         path.write_bytes(content[:length])
-        with pytest.raises(DataError, match="set.npz"):
+        with pytest.raises(DataError, match=r"set.npz"):
             read_npz(path, 0, "train_images")
 
 
 def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="`a.npz`: there is no such file") as error:
+    with pytest.raises(DataError, match=r"`a.npz`: there is no such file") as error:
         read_npz(tmp_path / "Doe" / "a.npz", 0)
     assert "Doe" not in str(error.value)

@@ -58,7 +58,7 @@ def test_alpha_that_covers_nothing_is_dropped_and_other_is_refused(tmp_path: Pat
     four[..., 3] = 255
     np.testing.assert_allclose(read_scan(save(tmp_path / "a.png", four)).pixels, four[..., :3] / 255, atol=1e-7)
     four[0, 0, 3] = 254
-    with pytest.raises(DataError, match="`b.png`: parts of it are transparent"):
+    with pytest.raises(DataError, match=r"`b.png`: parts of it are transparent"):
         read_scan(save(tmp_path / "b.png", four))
 
 
@@ -90,7 +90,7 @@ def test_sizes_need_no_pixels(tmp_path: Path, make_dicom: Make, nifti: Path) -> 
 
 
 def test_plain_pictures_have_no_windows(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="`a.png`: `windows` lung need values with a unit"):
+    with pytest.raises(DataError, match=r"`a.png`: `windows` lung need values with a unit"):
         read_scan(save(tmp_path / "a.png", SIXTEEN), ScanOptions(windows=("lung",)))
 
 
@@ -140,5 +140,5 @@ def test_what_is_no_mask(values: np.ndarray, reason: str) -> None:
 
 
 def test_a_jpeg_is_no_mask(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="`a.jpg` is a JPEG"):
+    with pytest.raises(DataError, match=r"`a.jpg` is a JPEG"):
         read_labels(save(tmp_path / "a.jpg", np.zeros((8, 8), dtype=np.uint8)))
