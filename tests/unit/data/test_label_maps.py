@@ -72,7 +72,9 @@ def test_what_a_mask_holds(tmp_path: Path) -> None:
 
 def test_without_a_mask_only_the_first_class_is_known(tmp_path: Path) -> None:
     good = record_labels(Record("a", None, "good"), CLASSES, "label", (2, 3))
-    assert good is not None and not good.any() and good.shape == (2, 3)
+    assert good is not None
+    assert not good.any()
+    assert good.shape == (2, 3)
     assert record_labels(Record("a", None, "pit"), CLASSES, "label", (2, 3)) is None
     empty = _save(tmp_path / "empty.png", 0 * VALUES)
     assert record_labels(Record("a", None, "pit", mask=empty), CLASSES, "label", (2, 3)) is None
@@ -82,7 +84,7 @@ def test_without_a_mask_only_the_first_class_is_known(tmp_path: Path) -> None:
 
 def test_a_mask_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     mask = _save(tmp_path / "a.png", VALUES)
-    with pytest.raises(DataError, match="has 2 x 3 pixels.*its image 4 x 4"):
+    with pytest.raises(DataError, match=r"has 2 x 3 pixels.*its image 4 x 4"):
         record_labels(Record("a", None, mask=mask), CLASSES, "index", (4, 4))
     with pytest.raises(DataError, match="holds 2, and the classes are 0 to 1: good, pit"):
         record_labels(Record("a", None, mask=mask), CLASSES[:2], "index", (2, 3))

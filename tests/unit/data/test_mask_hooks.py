@@ -15,7 +15,9 @@ CARD = BackboneCard("x", "x", input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
 
 
 class Pictures(BaseDataModule):
-    def __init__(self, root: Path, labels: tuple[str | None, ...] = ("good", "pit", "crack"), **options: object) -> None:
+    def __init__(
+        self, root: Path, labels: tuple[str | None, ...] = ("good", "pit", "crack"), **options: object
+    ) -> None:
         super().__init__(task="segmentation", batch_size=4, val_fraction=0.2, calibration_fraction=0.0, **options)
         self.root = root
         self.labels = labels
@@ -54,7 +56,8 @@ def test_masks_move_with_their_pictures(tmp_path: Path) -> None:
     _set_up(data)
     moved = 0
     for batch in data.train_dataloader():
-        assert batch.target.dtype == torch.int64 and batch.target.shape == batch.input.shape[:1] + (8, 8)
+        assert batch.target.dtype == torch.int64
+        assert batch.target.shape == (*batch.input.shape[:1], 8, 8)
         least = batch.input.flatten(2).min(dim=2).values[..., None, None]  # brightness adds one number
         assert torch.equal(batch.target > 0, (batch.input > least + 0.1)[:, 0])
         records = [data.records_for("train")[place] for place in batch.index.tolist()]
@@ -119,7 +122,7 @@ def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path) -> None:
 
     data = NoMasks(tmp_path)
     data.mask_values = "defect"
-    with pytest.raises(DataError, match="None of the .* training records has a mask"):
+    with pytest.raises(DataError, match=r"None of the .* training records has a mask"):
         _set_up(data)
 
 
@@ -127,7 +130,9 @@ def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
     data = Pictures(tmp_path)
     data.mask_values = "defect"
     data.use_schema(Schema(task="segmentation", classes=("good", "scratch")))
-    with pytest.raises(CheckpointError, match="Data: segmentation, background, defect. Checkpoint: segmentation, good"):
+    with pytest.raises(
+        CheckpointError, match=r"Data: segmentation, background, defect. Checkpoint: segmentation, good"
+    ):
         _set_up(data)
 
 

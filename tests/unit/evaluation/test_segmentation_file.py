@@ -37,7 +37,8 @@ def test_the_table_says_what_was_drawn_and_where(tmp_path: Path) -> None:
     found = _rows(path)
     assert list(found[0]) == mask_columns(CLASSES)
     assert [row["id"] for row in found] == ["good/0.png", "x.png", "pit/1.png", "crack/2.png"]
-    assert found[1]["reason"] == "the file is empty" and found[1]["mask"] == ""
+    assert found[1]["reason"] == "the file is empty"
+    assert found[1]["mask"] == ""
     assert [row["predicted"] for row in found] == ["good", "", "defect", "defect"]
     assert [row["dice"] for row in found] == ["", "", "1.0", "1.0"]
     assert float(found[2]["share_defect"]) == TARGETS[1].mean().round(6)
@@ -62,4 +63,5 @@ def test_a_slice_is_named_by_its_volume_and_number(tmp_path: Path) -> None:
 
 def test_names_stay_apart_and_short() -> None:
     assert mask_name(1, "a/b.png") != mask_name(2, "a/b.png")
-    assert "/" not in mask_name(1, "../../etc/x") and len(mask_name(1, "x" * 500)) < 100
+    assert "/" not in mask_name(1, "../../etc/x")
+    assert len(mask_name(1, "x" * 500)) < 100

@@ -68,7 +68,8 @@ def test_predicting_reads_no_truth() -> None:
 
     judge = MaskJudge(Blind(), RECORDS, SCHEMA, compare=False)
     judge(_output([0, 1]))
-    assert judge.unknown == {0, 1} and not judge.judged
+    assert judge.unknown == {0, 1}
+    assert not judge.judged
 
 
 def test_what_is_wrong_is_named() -> None:

@@ -22,7 +22,10 @@ def _judged():
 def test_the_worst_come_first_of_either_sort() -> None:
     found = worst_masks(_judged(), RECORDS, 4, {5: "masks/5.png"})
     assert [(item.id, item.kind) for item in found[:1]] == [("crack/5.png", "missed")]
-    assert found[0].dice == 0 and found[0].drawn == 0 and found[0].shown == 7 and found[0].mask == "masks/5.png"
+    assert found[0].dice == 0
+    assert found[0].drawn == 0
+    assert found[0].shown == 7
+    assert found[0].mask == "masks/5.png"
     assert [(item.id, item.dice) for item in found if item.kind == "false"] == [("good/6.png", None)]
     assert len(found) == 4
 

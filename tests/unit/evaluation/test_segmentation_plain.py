@@ -43,7 +43,8 @@ def test_filters_are_local() -> None:
     image[0, 0, 0] = 9.0
     found = pixel_features(image).reshape(64, 64, -1)
     assert found.shape[2] == 1 + 4 * len(FILTER_SIZES)
-    assert found[0, 0].any() and not found[63, 63].any()
+    assert found[0, 0].any()
+    assert not found[63, 63].any()
 
 
 def test_one_class_alone_teaches_nothing() -> None:

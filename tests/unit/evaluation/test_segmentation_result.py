@@ -33,7 +33,9 @@ def test_metrics_are_flat_and_whole(tmp_path: Path) -> None:
 
 def test_everything_survives_json() -> None:
     found = json.loads(json.dumps(RESULT.to_dict(), allow_nan=False))
-    assert found["task"] == "segmentation" and found["headline"] == "dice" and found["unit"] == "mm"
+    assert found["task"] == "segmentation"
+    assert found["headline"] == "dice"
+    assert found["unit"] == "mm"
     assert found["kinds"] == [{"kind": "pit", "n": 4, "metrics": {"dice": ITEM.to_dict()}}]
     assert found["worst_masks"][0]["shown"] == 12
     assert found["slices"] == []

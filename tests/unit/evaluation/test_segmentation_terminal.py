@@ -10,8 +10,10 @@ from tests.unit.evaluation.test_segmentation_result import RESULT
 def test_every_part_has_its_lines() -> None:
     text = format_segmentation(replace(RESULT, notes=("Few groups.",), num_unknown=3))
     assert "10 pictures of 5 groups, 4 of them show something" in text
-    assert "hd95 (mm)" in text and "n/a (nothing was met)" in text
-    assert "+0.000 [-0.100, +0.100]" in text and "a U-Net" in text
+    assert "hd95 (mm)" in text
+    assert "n/a (nothing was met)" in text
+    assert "+0.000 [-0.100, +0.100]" in text
+    assert "a U-Net" in text
     assert "pit   4  0.500 [0.250, 0.750]" in text
     assert "missed  0.000      0     12" in text
     assert "3 pictures without a known mask are not judged" in text

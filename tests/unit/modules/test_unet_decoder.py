@@ -8,9 +8,7 @@ from lightning_transfer.modules.unet_decoder import TokenPyramid, UNetDecoder
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (5, 64)])
 @pytest.mark.parametrize("strides", [(2, 4, 8), (4, 8), (1, 2, 4), (2, 4.7, 9.1)])
-def test_any_size_and_stride_ends_at_the_size_of_the_image(
-    size: tuple[int, int], strides: tuple[float, ...]
-) -> None:
+def test_any_size_and_stride_ends_at_the_size_of_the_image(size: tuple[int, int], strides: tuple[float, ...]) -> None:
     decoder = UNetDecoder([4] * len(strides), strides, 3, 1).eval()
     maps = [torch.randn(2, 4, *(max(1, int(side // stride)) for side in size)) for stride in strides]
     assert decoder(maps, torch.randn(2, 1, *size)).shape == (2, 3, *size)
@@ -32,7 +30,8 @@ def test_a_border_can_be_found_at_its_pixel() -> None:
     other[..., 13, 13] = 5.0
     changed = (decoder(maps, other) != decoder(maps, image))[0, 0].nonzero()
     assert len(changed)
-    assert changed.min() >= 13 - 4 and changed.max() <= 13 + 4  # four convolutions of 3 x 3
+    assert changed.min() >= 13 - 4
+    assert changed.max() <= 13 + 4
 
 
 def test_tokens_become_four_resolutions_as_in_dpt() -> None:
