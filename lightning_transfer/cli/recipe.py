@@ -28,6 +28,8 @@ class Recipe:
         routes: Whether each record is sent to one of the classes, or to a person: a fit then has a routing policy, and
             predictions are ``predictions.jsonl``.
         kind: ``classification``, or ``transcription`` of speech, which has scores, predictions and a report of its own.
+        clinical: Whether classes are findings in medical images: each then has operating points that are fixed on the
+            calibration split, numbers of its own, and the model card a warning.
         head_kinds: Those of the heads that are of another kind.
 
     Example:
@@ -45,6 +47,7 @@ class Recipe:
     description: str = ""
     heads: Mapping[str, str] = field(default_factory=dict)
     routes: bool = False
+    clinical: bool = False
     kind: Kind = "classification"
     head_kinds: Mapping[str, Kind] = field(default_factory=dict)
 

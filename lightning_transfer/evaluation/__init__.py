@@ -13,6 +13,15 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.clinical import measure_clinical
+from lightning_transfer.evaluation.clinical_points import (
+    CLINICAL_KEY,
+    ClinicalPoints,
+    FindingPoint,
+    fit_clinical_points,
+)
+from lightning_transfer.evaluation.clinical_result import AppliedPoint, ClinicalResult, FindingResult
+from lightning_transfer.evaluation.clinical_terminal import format_clinical, format_clinical_points, format_gaps
 from lightning_transfer.evaluation.compare import ComparedRun, RunComparison, compare_runs, format_comparison
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability, measure_reliability, threshold_curve
 from lightning_transfer.evaluation.decisions import write_confusion
@@ -41,6 +50,7 @@ from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPol
 from lightning_transfer.evaluation.routing_terminal import format_decisions, format_policy, format_routing
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs, collect_transcripts
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
+from lightning_transfer.evaluation.slice_gaps import SliceGap
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import format_calibration, format_latency, format_slices, format_table
@@ -52,14 +62,20 @@ from lightning_transfer.evaluation.transcripts_join import join_transcripts
 from lightning_transfer.metrics.routing_costs import check_costs
 
 __all__ = [
+    "CLINICAL_KEY",
     "EXAMPLES_KEY",
     "ROUTING_KEY",
+    "AppliedPoint",
     "Baseline",
     "BaselineOutputs",
     "ClassificationResult",
+    "ClinicalPoints",
+    "ClinicalResult",
     "ComparedRun",
     "CurvePoint",
     "DataFacts",
+    "FindingPoint",
+    "FindingResult",
     "LabelCheck",
     "Latency",
     "LatencyRow",
@@ -75,6 +91,7 @@ __all__ = [
     "RunComparison",
     "Scratch",
     "Slice",
+    "SliceGap",
     "SliceTable",
     "Suspect",
     "SuspectGroup",
@@ -95,11 +112,15 @@ __all__ = [
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
+    "fit_clinical_points",
     "fit_routing",
     "fit_scratch",
     "format_calibration",
+    "format_clinical",
+    "format_clinical_points",
     "format_comparison",
     "format_decisions",
+    "format_gaps",
     "format_latency",
     "format_overview",
     "format_policy",
@@ -115,6 +136,7 @@ __all__ = [
     "linear_probe_baseline",
     "load",
     "majority_baseline",
+    "measure_clinical",
     "measure_latency",
     "measure_reliability",
     "measure_routing",

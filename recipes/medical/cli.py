@@ -9,6 +9,7 @@ RECIPE = Recipe(
     package="recipes.medical",
     module="lightning_transfer.modules:ClassificationModule",
     data="recipes.medical.data:MedicalDataModule",
+    clinical=True,
     heads={"findings": "lightning_transfer.modules.findings:FindingsModule"},
     description="Medical imaging: adapt a pretrained network to your images, by patient, and see what it really learnt.",
 )
