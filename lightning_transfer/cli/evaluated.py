@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_transfer.cli.baselines import shows_bar
+from lightning_transfer.cli.clinical import judge_findings, slice_headline
 from lightning_transfer.cli.facts import read_facts
 from lightning_transfer.cli.normal_only import more_metrics
 from lightning_transfer.evaluation import (
@@ -71,6 +72,7 @@ def evaluate(
         routing=routing,
         reliability=measure_reliability(outputs, schema, calibration),
         curve=threshold_curve(outputs, schema, calibration),
+        clinical=judge_findings(cli, outputs, records),
     )
     took("metrics")
     slices = evaluate_slices(
@@ -79,7 +81,7 @@ def evaluate(
         schema,
         calibration,
         columns=options.slices,
-        headline=result.headline,
+        headline=slice_headline(result, schema),
         show_progress=shows_bar(cli),
     )
     took("slices")

@@ -29,6 +29,8 @@ class Recipe:
             predictions are ``predictions.jsonl``.
         kind: ``classification``; ``transcription`` of speech or ``segmentation``, drawing masks: these have scores,
             predictions and a report of their own.
+        clinical: Whether classes are findings in medical images: each then has operating points that are fixed on the
+            calibration split, numbers of its own, and the model card a warning.
         head_kinds: Those of the heads that are of another kind.
 
     Example:
@@ -46,6 +48,7 @@ class Recipe:
     description: str = ""
     heads: Mapping[str, str] = field(default_factory=dict)
     routes: bool = False
+    clinical: bool = False
     kind: Kind = "classification"
     head_kinds: Mapping[str, Kind] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_transfer.cli.baselines import add_scratch, plain_rows, shows_bar
+from lightning_transfer.cli.clinical import fit_points
 from lightning_transfer.cli.evaluated import evaluate
 from lightning_transfer.cli.facts import read_facts
 from lightning_transfer.cli.kept_model import finish_validate, keep_best, write_fit_facts, write_model
@@ -18,6 +19,7 @@ from lightning_transfer.cli.routing import fit_policy, route_predictions, route_
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.evaluation import (
+    CLINICAL_KEY,
     EXAMPLES_KEY,
     ROUTING_KEY,
     ClassificationResult,
@@ -26,6 +28,9 @@ from lightning_transfer.evaluation import (
     collect_outputs,
     fit_calibration,
     format_calibration,
+    format_clinical,
+    format_clinical_points,
+    format_gaps,
     format_latency,
     format_overview,
     format_policy,
@@ -59,10 +64,12 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
     split = _calibrate(cli)
     examples = _examples(cli)
     policy = fit_policy(cli, split, examples)
+    points = fit_points(cli, split)
     more = {
         "calibration": module.calibration.to_dict(),
         EXAMPLES_KEY: None if examples is None else examples.to_dict(),
         ROUTING_KEY: None if policy is None else policy.to_dict(),
+        **({} if points is None else {CLINICAL_KEY: points.to_dict()}),
     }
     write_model(cli, kept, more)
     for line in write_fit_facts(cli, kept, seconds):
@@ -70,6 +77,8 @@ def finish_fit(cli: TransferCLI, seconds: float) -> None:
     print(format_calibration(module.calibration))
     if policy is not None:
         print(format_policy(policy))
+    if points is not None:
+        print(format_clinical_points(points))
     if examples is not None:
         print(f"Nearest training examples: from {examples.rule}")
     report_of_fit(cli)
@@ -96,7 +105,9 @@ def finish_test(cli: TransferCLI) -> None:
     print(format_table(result))
     if routing is not None:
         print(f"\n{format_routing(routing)}")
-    for text in filter(None, (format_slices(result.slices), format_latency(result.latency))):
+    gaps = "" if result.slices is None else format_gaps(result.slices.gaps, result.slices.headline)
+    slices = "\n".join(filter(None, (format_slices(result.slices), gaps)))
+    for text in filter(None, (format_clinical(result.clinical), slices, format_latency(result.latency))):
         print(f"\n{text}")
     for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
         print(f"Written: {path}")

@@ -23,6 +23,7 @@ from lightning_transfer.callbacks.retention_budget import RETENTION_SCORE
 from lightning_transfer.cli.arguments import Arguments
 from lightning_transfer.cli.checkpoint_io import AtomicCheckpointIO
 from lightning_transfer.cli.checkpoint_options import CheckpointOptions
+from lightning_transfer.cli.clinical_options import ClinicalOptions
 from lightning_transfer.cli.cost import CostCallback
 from lightning_transfer.cli.decoding_clock import DecodingClock
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
@@ -106,8 +107,7 @@ class TransferCLI(LightningCLI):
             heads = Literal[(LINEAR, *self.recipe.heads)]  # type: ignore[valid-type] # made from what the recipe has
             parser.add_argument("--model.head", type=heads, default=self.head, help="What follows the backbone.")
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
-        options = {"transcription": TranscriptionOptions, "segmentation": SegmentationOptions}
-        parser.add_class_arguments(options.get(self.kind, EvaluationOptions), "evaluation")
+        parser.add_class_arguments(self._evaluation_options(), "evaluation")
         if self.arguments.verb == "export":
             parser.add_class_arguments(ExportOptions, skip={"int8"})
             parser.add_argument("--int8", action="store_true", help="Write a quantised model as well.")
@@ -218,6 +218,14 @@ class TransferCLI(LightningCLI):
         """Whether the model gives each pixel a class."""
         return self.kind == "segmentation"
 
+    def _evaluation_options(self) -> type[Any]:
+        """Return what can be said of the evaluation of such a model."""
+        if self.transcribes:
+            return TranscriptionOptions
+        if self.draws_masks:
+            return SegmentationOptions
+        return ClinicalOptions if self.recipe.clinical else EvaluationOptions
+
     def _find_calibration(self) -> Calibration:
         """Return the checkpoint's calibration, at the false-reject rate that is asked for.
 
@@ -264,6 +272,10 @@ class TransferCLI(LightningCLI):
             from lightning_transfer.cli.routing import CostsCallback
 
             callbacks.insert(1, CostsCallback(self.config_init["evaluation"].misroute_costs))
+        if self.recipe.clinical and self.arguments.verb in ("fit", "plan"):
+            from lightning_transfer.cli.clinical import PrevalenceCallback
+
+            callbacks.insert(1, PrevalenceCallback(self.config_init["evaluation"].prevalence))
         if self.arguments.verb == "fit" and not any(isinstance(item, ExactResume) for item in callbacks):
             # Last: other callbacks may draw random numbers when training starts.
             callbacks.append(ExactResume())

@@ -13,6 +13,15 @@ from lightning_transfer.evaluation.baselines import (
 )
 from lightning_transfer.evaluation.calibrate import fit_calibration
 from lightning_transfer.evaluation.classification import evaluate_classification
+from lightning_transfer.evaluation.clinical import measure_clinical
+from lightning_transfer.evaluation.clinical_points import (
+    CLINICAL_KEY,
+    ClinicalPoints,
+    FindingPoint,
+    fit_clinical_points,
+)
+from lightning_transfer.evaluation.clinical_result import AppliedPoint, ClinicalResult, FindingResult
+from lightning_transfer.evaluation.clinical_terminal import format_clinical, format_clinical_points, format_gaps
 from lightning_transfer.evaluation.compare import ComparedRun, RunComparison, compare_runs, format_comparison
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability, measure_reliability, threshold_curve
 from lightning_transfer.evaluation.decisions import write_confusion
@@ -55,6 +64,7 @@ from lightning_transfer.evaluation.segmentation_plain import fit_pixels
 from lightning_transfer.evaluation.segmentation_result import SegmentationResult
 from lightning_transfer.evaluation.segmentation_terminal import format_segmentation
 from lightning_transfer.evaluation.segmenter import PredictedMask, Segmenter
+from lightning_transfer.evaluation.slice_gaps import SliceGap
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import format_calibration, format_latency, format_slices, format_table
@@ -66,16 +76,22 @@ from lightning_transfer.evaluation.transcripts_join import join_transcripts
 from lightning_transfer.metrics.routing_costs import check_costs
 
 __all__ = [
+    "CLINICAL_KEY",
     "EXAMPLES_KEY",
     "ROUTING_KEY",
+    "AppliedPoint",
     "Baseline",
     "BaselineOutputs",
     "ClassificationResult",
+    "ClinicalPoints",
+    "ClinicalResult",
     "ComparedRun",
     "CurvePoint",
     "DataFacts",
     "DrawnMask",
     "JudgedMask",
+    "FindingPoint",
+    "FindingResult",
     "LabelCheck",
     "Latency",
     "LatencyRow",
@@ -97,6 +113,7 @@ __all__ = [
     "SegmentationResult",
     "Segmenter",
     "Slice",
+    "SliceGap",
     "SliceTable",
     "Suspect",
     "SuspectGroup",
@@ -119,11 +136,15 @@ __all__ = [
     "fit_baselines",
     "fit_calibration",
     "fit_pixels",
+    "fit_clinical_points",
     "fit_routing",
     "fit_scratch",
     "format_calibration",
+    "format_clinical",
+    "format_clinical_points",
     "format_comparison",
     "format_decisions",
+    "format_gaps",
     "format_latency",
     "format_overview",
     "format_policy",
@@ -141,6 +162,7 @@ __all__ = [
     "linear_probe_baseline",
     "load",
     "majority_baseline",
+    "measure_clinical",
     "measure_latency",
     "measure_reliability",
     "measure_routing",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.errors import TransferError
+from lightning_transfer.evaluation.clinical_result import ClinicalResult
 from lightning_transfer.evaluation.confusions import ConfusionPair
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability
 from lightning_transfer.evaluation.latency import Latency
@@ -47,6 +48,7 @@ class ClassificationResult:
         latency: What prediction costs; None where it was not measured.
         seconds: What each part of the evaluation took.
         routing: What the routing policy did; None where the recipe does not route.
+        clinical: Each finding by itself; None where the classes are no findings.
     """
 
     task: Task
@@ -71,12 +73,16 @@ class ClassificationResult:
     latency: Latency | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     routing: RoutingResult | None = None
+    clinical: ClinicalResult | None = None
 
     @property
     def headline(self) -> str:
-        """The metric to look at first: AUROC where there is one score and no class to name, macro-F1 else."""
-        found = self.metrics.get("auroc")
-        return "auroc" if self.task == "binary" and found is not None and found.value is not None else "macro_f1"
+        """The metric to look at first: AUROC of findings or of one score without a class to name; else macro-F1.
+
+        Findings are rare, and F1 at one half is that of a threshold that nobody would use.
+        """
+        found, ranks = self.metrics.get("auroc"), self.task == "binary" or self.clinical is not None
+        return "auroc" if ranks and found is not None and found.value is not None else "macro_f1"
 
     @property
     def recalls(self) -> dict[str, Interval]:
@@ -91,7 +97,17 @@ class ClassificationResult:
         ``threshold_at_false_reject_<rate>`` and ``expected_false_reject_rate_at_<rate>``.
         Of slices and latency there is one line each; `to_dict` has them whole.
         """
-        named = {**self.metrics, **self._counts(), **_fitted(self.calibration), **self._worst_slice(), **self._cost()}
+        findings = {} if self.clinical is None else self.clinical.flat()
+        gap = self._largest_gap()
+        named = {
+            **self.metrics,
+            **findings,
+            **gap,
+            **self._counts(),
+            **_fitted(self.calibration),
+            **self._worst_slice(),
+            **self._cost(),
+        }
         for joint, rows in (("of", self.baselines), ("minus", self.differences)):
             for baseline, metrics in rows.items():
                 named.update({f"{name}_{joint}_{baseline}": item for name, item in metrics.items()})
@@ -111,6 +127,18 @@ class ClassificationResult:
         worst = self.slices.worst[0]
         why = f"`{worst.column}` is `{worst.value}`: the lowest of {len(self.slices.worst)} slices, by chance low too"
         return {f"{self.slices.headline}_worst_slice": replace(worst.metrics[self.slices.headline], reason=why)}
+
+    def _largest_gap(self) -> dict[str, Interval]:
+        if self.slices is None or not self.slices.gaps:
+            return {}
+        gap = self.slices.gaps[0]
+        out = (
+            "more than the largest of all gaps is by chance"
+            if gap.stands_out
+            else "as large as one of them is by chance"
+        )
+        why = f"`{gap.column}`: `{gap.best}` {gap.best_value:.3f}, `{gap.worst}` {gap.worst_value:.3f}; {out}"
+        return {f"{self.slices.headline}_largest_gap": replace(gap.difference, reason=gap.difference.reason or why)}
 
     def _cost(self) -> dict[str, Interval]:
         if self.latency is None:
@@ -154,6 +182,7 @@ class ClassificationResult:
             "latency": None if self.latency is None else self.latency.to_dict(),
             "seconds": dict(self.seconds),
             "routing": None if self.routing is None else self.routing.to_dict(),
+            "clinical": None if self.clinical is None else self.clinical.to_dict(),
         }
 
     def write_json(self, path: str | Path) -> Path:
@@ -180,11 +209,13 @@ def write_metrics(path: str | Path, flat: Mapping[str, Any]) -> Path:
 
 def _slices(table: SliceTable | None) -> dict[str, Any]:
     if table is None:
-        return {"slices": [], "slices_left_out": {}, "slices_note": ""}
+        return {"slices": [], "slices_left_out": {}, "slices_note": "", "slices_headline": "", "slices_gaps": []}
     return {
         "slices": [item.to_dict() for item in table.slices],
         "slices_left_out": dict(table.left_out),
         "slices_note": table.note,
+        "slices_headline": table.headline,
+        "slices_gaps": [gap.to_dict() for gap in table.gaps],
     }
 
 

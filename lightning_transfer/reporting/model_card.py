@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.files import write_text
+from lightning_transfer.reporting.findings import card_facts
 from lightning_transfer.reporting.forgetting import Forgetting
 from lightning_transfer.reporting.numbers import count, usable
 from lightning_transfer.reporting.page import render
@@ -82,6 +83,7 @@ def model_card(run: RunFiles, scores: Scores | None, found: Verdict) -> dict[str
         "sentences": list(found.sentences),
         "limits": list(_limits(run, scores, found)),
         **own,
+        **card_facts(run, scores),
     }
 
 

@@ -36,6 +36,8 @@ _LABELS = {
     "balanced_accuracy": "balanced accuracy",
     "false_reject_rate": "false-reject rate",
     "recall_at_threshold": "recall at the threshold",
+    "mean_recall_at_thresholds": "mean sensitivity at the thresholds",
+    "mean_false_positive_rate_at_thresholds": "mean false-positive rate at the thresholds",
     "escape_rate": "escape rate",
     "log_loss": "log loss",
     "brier": "Brier score",
@@ -73,6 +75,7 @@ _LOWER = frozenset(
         *("brier", "cer", "ece", "escape_rate", "false_reject_rate", "log_loss", "routing_aurc", "wer"),
         *("wer_raw", "cer_raw", "substitution_rate", "insertion_rate", "deletion_rate", "sentence_error_rate"),
         *("blank_share", "real_time_factor", "hd95", "missed_rate", "false_alarm_rate"),
+        "mean_false_positive_rate_at_thresholds",
     }
 )
 

@@ -76,7 +76,9 @@ def explanations(run: RunFiles, errors: list[WorstError], files: DataFiles) -> t
         known = [(error, path) for error, path in chosen if error.explained in places]
         maps = explain_classes(predictor, [path for _, path in known], [places[error.explained] for error, _ in known])
         return {
-            error.id: address(heat_picture(_pixels(path, run.preprocessing), found, _limits(float(found.max()))))
+            error.map_key or error.id: address(
+                heat_picture(_pixels(path, run.preprocessing), found, _limits(float(found.max())))
+            )
             for (error, path), found in zip(known, maps, strict=True)
         }, ""
     except (TransferError, RuntimeError, ValueError, OSError) as error:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.files import write_json
-from lightning_transfer.reporting import classes, pictures, routing, scoring, training
+from lightning_transfer.reporting import classes, findings, pictures, routing, scoring, training
 from lightning_transfer.reporting.alignments import sounds
 from lightning_transfer.reporting.charts import Chart
+from lightning_transfer.reporting.finding_errors import worst_misses
 from lightning_transfer.reporting.forgetting import Forgetting
 from lightning_transfer.reporting.model_card import model_card, write_model_card
 from lightning_transfer.reporting.page import STRANGE, render_part, write_page
@@ -31,6 +32,7 @@ _TITLES = {
     "plan": "Plan: what trains when",
     "curves": "Training curves",
     "scores": "Score beside plain methods",
+    "findings": "Each finding",
     "routing": "When to route",
     "confusion": "Confusion",
     "classes": "Each class",
@@ -129,6 +131,7 @@ def _makers(run: RunFiles, scores: Scores | None, forgetting: Forgetting) -> dic
         "plan": lambda: training.plan_section(run),
         "curves": lambda: {"missing": "" if run.curves else "Not known: the run has no `logs/csv/metrics.csv`."},
         "scores": tested(scoring.score_section),
+        "findings": tested(lambda known: {**findings.findings_section(known), "warning": _warning(run)}),
         "routing": tested(routing.routing_section),
         "confusion": tested(classes.confusion_section),
         "classes": tested(lambda known: classes.classes_section(known, run)),
@@ -155,7 +158,13 @@ def _not_here(run: RunFiles, scores: Scores | None) -> set[str]:
         found.add("threshold")
     if scores is None or not scores.routing:
         found.add("routing")
+    if scores is None or not scores.clinical:
+        found.add("findings")
     return found
+
+
+def _warning(run: RunFiles) -> str:
+    return str(findings.card_facts(run, None).get("warning", ""))
 
 
 def _section(title: str, make: Callable[[], Section]) -> Section:
@@ -175,22 +184,26 @@ def _or_none(make: Callable[[], Any]) -> Any:  # noqa: ANN401 - what `make` retu
 
 
 def _errors_section(run: RunFiles, scores: Scores) -> Section:
-    found = worst_errors(run.predictions, scores.negative_class)
+    found = _errors(run, scores)
     if not run.predictions:
         missing = "Not known: the test left no `predictions.csv`."
-    elif run.data.get("task") == "multilabel":
-        missing = "Not shown for records with several labels each; `predictions.csv` holds every decision."
-        found = {kind: [] for kind in KINDS}
     else:
         missing = "" if any(found.values()) else "The model made no error on the test split."
     return {
         "missing": missing,
         "kinds": [
-            {"kind": kind, "title": KINDS[kind], "errors": [dict(vars(error)) for error in errors]}
+            {"kind": kind, "title": KINDS.get(kind, kind), "errors": [dict(vars(error)) for error in errors]}
             for kind, errors in found.items()
             if errors
         ],
     }
+
+
+def _errors(run: RunFiles, scores: Scores) -> dict[str, list[WorstError]]:
+    """Return the worst errors by their kind; of several labels a record, by finding."""
+    if run.data.get("task") == "multilabel":
+        return worst_misses(run.predictions, scores.classes)
+    return worst_errors(run.predictions, scores.negative_class)
 
 
 def _drawings(run: RunFiles) -> dict[str, Any]:
@@ -202,6 +215,7 @@ def _drawings(run: RunFiles) -> dict[str, Any]:
         "curve_charts": _or_none(lambda: training.curve_charts(run)) or [],
         "forgetting_charts": _or_none(lambda: _forgetting_charts(run, forgetting)) or [],
         "reliability_charts": _or_none(lambda: scoring.reliability_charts(scores)) or [],
+        "finding_charts": _or_none(lambda: findings.findings_charts(scores)) or [],
         "routing_charts": _or_none(lambda: routing.routing_charts(scores)) or [],
         "operating_charts": _or_none(lambda: scoring.operating_charts(scores)) or [],
     }
@@ -225,8 +239,8 @@ def _pictures(run: RunFiles, files: DataFiles, grad_cam: bool) -> dict[str, Any]
     """Return the pictures of the worst errors by the records' ids: of the record, its evidence, its neighbour."""
     scores = _or_none(lambda: Scores.read(run))
     errors: list[WorstError] = []
-    if scores is not None and run.modality in ("", "image") and run.task not in ("multilabel", "transcription"):
-        errors = [error for kind in worst_errors(run.predictions, scores.negative_class).values() for error in kind]
+    if scores is not None and run.modality in ("", "image") and run.task != "transcription":
+        errors = [error for kind in _errors(run, scores).values() for error in kind]
     own: dict[str, str | None] = {}
     nearest: dict[str, str | None] = {}
     for error in errors:

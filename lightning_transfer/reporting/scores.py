@@ -71,6 +71,8 @@ class Scores:
         reliability: Bins and errors before and after temperature.
         curve: False-reject rate and recall by threshold.
         latency: Time and size of the model.
+        clinical: Each finding by itself, as ``evaluation.json`` has it; empty where the classes are no findings.
+        gaps: Between which slices the model differs most, as ``evaluation.json`` has them.
     """
 
     headline: str
@@ -97,6 +99,8 @@ class Scores:
     reliability: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Item, ...] = ()
     latency: Mapping[str, Any] = field(default_factory=dict)
+    clinical: Mapping[str, Any] = field(default_factory=dict)
+    gaps: tuple[Item, ...] = ()
 
     @classmethod
     def read(cls, run: RunFiles) -> Scores | None:
@@ -142,6 +146,8 @@ class Scores:
             reliability=found.get("reliability") or {},
             curve=tuple(found.get("curve") or ()),
             latency=found.get("latency") or {},
+            clinical=found.get("clinical") or {},
+            gaps=tuple(found.get("slices_gaps") or ()),
         )
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lightning_transfer.reporting.charts import Chart, Line, Mark, line_chart
+from lightning_transfer.reporting.findings import gap_sentences
 from lightning_transfer.reporting.numbers import BASELINES, lower_is_better, metric_label, usable
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
@@ -88,14 +89,16 @@ def slices_section(scores: Scores, run: RunFiles) -> Section:
     by_column: dict[str, list[Mapping[str, Any]]] = {}
     for item in scores.slices:
         by_column.setdefault(str(item.get("column")), []).append(item)
-    names = [name for name in scores.shown if any(name in (item.get("metrics") or {}) for item in scores.slices)]
+    wanted = dict.fromkeys((*scores.shown, "mean_recall_at_thresholds", "mean_false_positive_rate_at_thresholds"))
+    names = [name for name in wanted if any(name in (item.get("metrics") or {}) for item in scores.slices)]
     columns = list(run.data.get("columns") or ())
     hint = f"Not measured: test again with `{run.command} test RUN` for scores by column."
     if not columns and run.data:
         hint = "Not measured: the data have no further columns to slice by."
     return {
         "missing": "" if by_column else hint,
-        "metrics": names[:3],
+        "metrics": names[: 3 if not scores.gaps else 4],
+        "gaps": gap_sentences(scores),
         "columns": [{"name": name, "rows": [_sided(row, scores) for row in rows]} for name, rows in by_column.items()],
         "left_out": dict(run.evaluation.get("slices_left_out") or {}),
         "note": str(run.evaluation.get("slices_note") or ""),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_transfer.reporting.findings import findings_notes, findings_sentence
 from lightning_transfer.reporting.forgetting import Forgetting
 from lightning_transfer.reporting.numbers import (
     BASELINES,
@@ -69,12 +70,12 @@ def verdict(scores: Scores | None, forgetting: Forgetting, *, command: str = "",
         last = f"What the threshold does to new records is not measured; run {run}."
         return Verdict((first, _forgotten(forgetting), last), (), "open")
     sentence, tone = _score(scores, run)
-    notes = [*_small(scores), *_contrary(scores)]
+    notes = [*_small(scores), *_contrary(scores), *findings_notes(scores)]
     if num_tests > 1:
         notes.append(
             f"The test split was read {num_tests} times. If a reading led to another choice, the score is optimistic."
         )
-    last = routing_sentence(scores) or _operating_point(scores, run)
+    last = routing_sentence(scores) or findings_sentence(scores) or _operating_point(scores, run)
     return Verdict((sentence, _forgotten(forgetting), last), tuple(notes), tone)
 
 

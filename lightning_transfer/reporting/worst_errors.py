@@ -38,6 +38,7 @@ class WorstError:
         nearest_path: The training record that is most alike.
         nearest_label: Its class.
         nearest_distance: One minus the cosine of the features.
+        map_key: Name of its heat map, where a record is shown for several classes; empty: the record's id.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class WorstError:
     nearest_path: str = ""
     nearest_label: str = ""
     nearest_distance: float | None = None
+    map_key: str = ""
 
 
 def worst_errors(

@@ -9,6 +9,7 @@ RECIPE = Recipe(
     package="recipes.medical",
     module="lightning_transfer.modules:ClassificationModule",
     data="recipes.medical.data:MedicalDataModule",
+    clinical=True,
     heads={
         "findings": "lightning_transfer.modules:FindingsModule",
         "segmentation": "lightning_transfer.modules:SegmentationModule",

@@ -226,12 +226,12 @@ def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:
     assert not [item for item in folder.iterdir() if item.name.endswith(".part")]
 
 
-def test_of_several_labels_each_no_error_is_shown(tmp_path: Path) -> None:
+def test_labels_that_do_not_fit_the_classes_are_no_errors(tmp_path: Path) -> None:
     folder = make_test(make_fit(tmp_path / "run"))
     data = json.loads((folder / "data.json").read_text())
     write(folder / "data.json", {**data, "task": "multilabel"})
     page = page_of(folder)
-    assert "Not shown for records with several labels each" in page.text
+    assert "The model made no error on the test split" in page.text
     assert "img" not in page.tags
 
 
