@@ -41,6 +41,8 @@ from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPol
 from lightning_transfer.evaluation.routing_terminal import format_decisions, format_policy, format_routing
 from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs, collect_transcripts
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
+from lightning_transfer.evaluation.shortcut_terminal import format_shortcuts
+from lightning_transfer.evaluation.shortcuts import Shortcut, ShortcutTable, evaluate_shortcuts
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
 from lightning_transfer.evaluation.terminal import format_calibration, format_latency, format_slices, format_table
@@ -74,6 +76,8 @@ __all__ = [
     "RoutingResult",
     "RunComparison",
     "Scratch",
+    "Shortcut",
+    "ShortcutTable",
     "Slice",
     "SliceTable",
     "Suspect",
@@ -90,6 +94,7 @@ __all__ = [
     "decide",
     "evaluate_classification",
     "evaluate_localisation",
+    "evaluate_shortcuts",
     "evaluate_slices",
     "evaluate_transcription",
     "find_suspects",
@@ -105,6 +110,7 @@ __all__ = [
     "format_policy",
     "format_recommendation",
     "format_routing",
+    "format_shortcuts",
     "format_slices",
     "format_suspects",
     "format_table",

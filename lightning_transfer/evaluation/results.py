@@ -12,6 +12,7 @@ from lightning_transfer.evaluation.confusions import ConfusionPair
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability
 from lightning_transfer.evaluation.latency import Latency
 from lightning_transfer.evaluation.routing_metrics import RoutingResult
+from lightning_transfer.evaluation.shortcuts import ShortcutTable
 from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
@@ -47,6 +48,7 @@ class ClassificationResult:
         latency: What prediction costs; None where it was not measured.
         seconds: What each part of the evaluation took.
         routing: What the routing policy did; None where the recipe does not route.
+        shortcuts: What the features tell of columns such as the site; None where there is no such column.
     """
 
     task: Task
@@ -71,6 +73,7 @@ class ClassificationResult:
     latency: Latency | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     routing: RoutingResult | None = None
+    shortcuts: ShortcutTable | None = None
 
     @property
     def headline(self) -> str:
@@ -92,6 +95,7 @@ class ClassificationResult:
         Of slices and latency there is one line each; `to_dict` has them whole.
         """
         named = {**self.metrics, **self._counts(), **_fitted(self.calibration), **self._worst_slice(), **self._cost()}
+        named |= {} if self.shortcuts is None else self.shortcuts.flat()
         for joint, rows in (("of", self.baselines), ("minus", self.differences)):
             for baseline, metrics in rows.items():
                 named.update({f"{name}_{joint}_{baseline}": item for name, item in metrics.items()})
@@ -154,6 +158,7 @@ class ClassificationResult:
             "latency": None if self.latency is None else self.latency.to_dict(),
             "seconds": dict(self.seconds),
             "routing": None if self.routing is None else self.routing.to_dict(),
+            "shortcuts": None if self.shortcuts is None else self.shortcuts.to_dict(),
         }
 
     def write_json(self, path: str | Path) -> Path:

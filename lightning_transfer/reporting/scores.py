@@ -71,6 +71,7 @@ class Scores:
         reliability: Bins and errors before and after temperature.
         curve: False-reject rate and recall by threshold.
         latency: Time and size of the model.
+        shortcuts: What the features tell of columns such as the site, as ``evaluation.json`` has it.
     """
 
     headline: str
@@ -97,6 +98,7 @@ class Scores:
     reliability: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Item, ...] = ()
     latency: Mapping[str, Any] = field(default_factory=dict)
+    shortcuts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: RunFiles) -> Scores | None:
@@ -142,6 +144,7 @@ class Scores:
             reliability=found.get("reliability") or {},
             curve=tuple(found.get("curve") or ()),
             latency=found.get("latency") or {},
+            shortcuts=found.get("shortcuts") or {},
         )
 
     @property
