@@ -27,8 +27,8 @@ def shortcut_warnings(scores: Scores) -> Iterator[str]:
         >>> row |= {"told": item, "own": item, "within": item, "alone": item}
         >>> print(next(shortcut_warnings(Scores("auroc", {}, shortcuts={"shortcuts": [row]}))))
         A shortcut may explain the score: the frozen features tell `site` (AUROC 0.800 [0.700, 0.900]), and `site` alone
-        predicts “covid” with AUROC 0.800 [0.700, 0.900], where a linear probe on them reaches 0.800; among records of the
-        same `site` it is 0.800 [0.700, 0.900]. Judge the model on values of `site` that training lacks.
+        predicts “covid” with AUROC 0.800 [0.700, 0.900], where a linear probe on them reaches 0.800; among records of
+        the same `site` it is 0.800 [0.700, 0.900]. Judge the model on values of `site` that training lacks.
     """
     by_column: dict[str, list[Row]] = {}
     for row in _rows(scores):
