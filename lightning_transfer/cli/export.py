@@ -16,6 +16,7 @@ from lightning_transfer.cli.export_forms import Compared, ExportedFile, Form, Ti
 from lightning_transfer.cli.export_images import ImageForm
 from lightning_transfer.cli.export_options import ExportOptions
 from lightning_transfer.cli.export_samples import Samples, samples_from_data
+from lightning_transfer.cli.export_scans import ScanForm
 from lightning_transfer.cli.export_speech import SpeechForm
 from lightning_transfer.cli.export_texts import TextForm
 from lightning_transfer.cli.recipe import Recipe
@@ -49,7 +50,7 @@ def export(recipe: Recipe, arguments: Arguments) -> int:
 def _form(predictor: Predictor) -> type[Form]:
     if predictor.schema.task == "transcription":
         return SpeechForm
-    return TextForm if predictor.schema.preprocessing.get("kind") == "text" else ImageForm
+    return {"text": TextForm, "scan": ScanForm}.get(str(predictor.schema.preprocessing.get("kind")), ImageForm)
 
 
 def _options(cli: TransferCLI) -> ExportOptions:

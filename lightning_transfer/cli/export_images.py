@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageForm"]
 
-_SCRIPT = Path(predict_onnx.__file__)
-
 
 class ImageForm(ClassForm):
     """Images: prepared by ``predict_onnx.py``, in tiles where the training had them.
 
     Attributes:
+        script: The module that is the script.
         input_difference: The largest between what the script and the checkpoint prepared.
     """
+
+    script: ModuleType = predict_onnx
 
     def __init__(self, cli: TransferCLI, predictor: Predictor) -> None:
         super().__init__(cli, predictor)
@@ -51,11 +53,12 @@ class ImageForm(ClassForm):
 
     def write_script(self, folder: Path) -> None:
         """Write the script, one file."""
-        shutil.copyfile(_SCRIPT, folder / _SCRIPT.name)
+        script = Path(str(self.script.__file__))
+        shutil.copyfile(script, folder / script.name)
 
     def open_onnx(self, path: Path, label: str) -> ExportedFile:
         """Open it by the script."""
-        model = predict_onnx.Model(path, self.threads)
+        model = self.script.Model(path, self.threads)
         return ExportedFile(label, model.facts, model.run)
 
     def torch_run(self, network: Callable[..., Any]) -> Run:
@@ -76,12 +79,13 @@ class ImageForm(ClassForm):
 
     def quantise(self, model: Path, target: Path, training: Sequence[Record]) -> None:
         """Quantise in the ranges that training images set."""
-        batches = (predict_onnx.tensors(record.input, self.spec) for record in training)
+        batches = (self.script.tensors(record.input, self.spec) for record in training)
         forms.quantise(model, target, batches, self.facts, forms.quantised_operations(self.predictor.module))
 
     def latency_inputs(self, records: Sequence[Record]) -> np.ndarray:
         """Return one picture: all take the same time."""
-        return predict_onnx.tensors(records[0].input, self.spec)
+        found: np.ndarray = self.script.tensors(records[0].input, self.spec)
+        return found
 
     def report(self, files: Mapping[str, ExportedFile], records: Sequence[Record]) -> dict[str, Any]:
         """Return how far the prepared inputs are from the checkpoint's."""
@@ -91,11 +95,11 @@ class ImageForm(ClassForm):
         """Yield each sample as the script prepares it, and note how far that is from what the checkpoint was shown."""
         for record in records:
             try:
-                images = predict_onnx.tensors(record.input, self.spec)
+                images = self.script.tensors(record.input, self.spec)
             except predict_onnx.Unreadable as error:
+                name = Path(str(self.script.__file__)).name
                 raise forms.ParityError(
-                    f"`{_SCRIPT.name}` cannot read `{record.id}`, which the checkpoint reads: {error}. Nothing was "
-                    "kept."
+                    f"`{name}` cannot read `{record.id}`, which the checkpoint reads: {error}. Nothing was kept."
                 ) from error
             ours = self.predictor.preprocess(record.input).numpy().reshape(images.shape)
             self.input_difference = max(self.input_difference, float(np.abs(images - ours).max()))

@@ -12,6 +12,7 @@ from lightning_transfer.cli.errors import UsageError
 from lightning_transfer.cli.quiet import drop_noise
 from lightning_transfer.cli.recipe import Recipe
 from lightning_transfer.cli.sources import find_run
+from lightning_transfer.scans import ImagePart
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
@@ -46,6 +47,7 @@ def report(recipe: Recipe, arguments: Arguments) -> int:
         raise UsageError("`--output` is for the comparison of several runs; the report of one lies in its folder.")
     path = write_report(
         runs[0],
+        sources=_sources(recipe, runs[0], options.data_root),
         data_root=options.data_root,
         grad_cam=options.grad_cam == "true",
         audio=options.audio == "true",
@@ -69,7 +71,28 @@ def report_of_test(cli: TransferCLI) -> None:
     """Write the report at the end of a test; without it, the test is as good."""
     from lightning_transfer.reporting import write_report
 
-    _attempt(cli, "Report", lambda: write_report(cli.folder, data_root=cli.resolved["data"].get("root")))
+    records = getattr(cli.datamodule, "records", ())
+    sources = {record.id: record.input for record in records if isinstance(record.input, ImagePart)}
+    data_root = cli.resolved["data"].get("root")
+    _attempt(cli, "Report", lambda: write_report(cli.folder, data_root=data_root, sources=sources))
+
+
+def _sources(recipe: Recipe, run: Path, data_root: str | None) -> dict[str, ImagePart]:
+    """Return where the pictures of records are that the run's tables know by pseudonyms; nothing for other runs."""
+    from lightning_transfer.errors import TransferError
+    from lightning_transfer.reporting.run_files import RunFiles
+
+    options = dict(RunFiles.read(run).section("data"))
+    if not options.get("deidentify"):
+        return {}
+    if data_root is not None:
+        options["root"] = data_root
+    try:
+        found: dict[str, ImagePart] = recipe.data_class()(**options).find_sources()
+    except (TransferError, TypeError, ValueError, OSError):
+        # The page says that there are no pictures; all else of it is in the run's own files.
+        return {}
+    return found
 
 
 def _attempt(cli: TransferCLI, what: str, write: Callable[[], Path]) -> None:

@@ -16,6 +16,7 @@ from lightning_transfer.data.audit_images import image_findings
 from lightning_transfer.data.audit_transcripts import keyword_findings, transcript_findings
 from lightning_transfer.data.augment import AUGMENTATIONS, Augmentations
 from lightning_transfer.data.datamodule import BaseDataModule
+from lightning_transfer.data.dicom_folder import DicomFolder, DicomRow, dicom_folder
 from lightning_transfer.data.file_checks import check_files
 from lightning_transfer.data.folders import IMAGE_SUFFIXES, records_from_files, records_from_folder
 from lightning_transfer.data.formula_images import FORMULA_CLASSES, FormulaImages
@@ -31,12 +32,18 @@ from lightning_transfer.data.image_formats import (
 from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.loading import Collate, RecordDataset, make_loader, stack_inputs
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
+from lightning_transfer.data.nifti_files import count_slices, read_nifti_slice
 from lightning_transfer.data.plain_audio import plain_audio_features
 from lightning_transfer.data.plain_images import plain_image_features
 from lightning_transfer.data.plain_texts import plain_text_classifier
 from lightning_transfer.data.predictions import write_predictions
+from lightning_transfer.data.private_values import KEPT_TAGS, age_in_years, kept_tags, pseudonym
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.rehearsal import rehearse, without_leaks
+from lightning_transfer.data.scan_arrays import array_shape, npz_arrays
+from lightning_transfer.data.scan_files import read_labels, read_scan, scan_kind, scan_size
+from lightning_transfer.data.scan_options import WINDOWS, Scan, ScanFacts, ScanOptions
+from lightning_transfer.data.scan_preprocessing import UNKNOWN_LABEL, ScanPreprocessing
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
 from lightning_transfer.data.splits_time import assign_splits_by_time
 from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records_from_csv, write_table
@@ -52,10 +59,13 @@ __all__ = [
     "AUGMENTATIONS",
     "FORMULA_CLASSES",
     "IMAGE_SUFFIXES",
+    "KEPT_TAGS",
     "MAX_CHUNKS",
     "MAX_MEGAPIXELS",
     "MVTEC_GOOD",
     "NORMALISERS",
+    "UNKNOWN_LABEL",
+    "WINDOWS",
     "AudioAugmentation",
     "AudioDataModule",
     "AudioFacts",
@@ -67,6 +77,8 @@ __all__ = [
     "CTCVocabulary",
     "Collate",
     "Copies",
+    "DicomFolder",
+    "DicomRow",
     "FormulaImages",
     "ImageFacts",
     "ImageFormat",
@@ -75,6 +87,10 @@ __all__ = [
     "OnBadFile",
     "Progress",
     "RecordDataset",
+    "Scan",
+    "ScanFacts",
+    "ScanOptions",
+    "ScanPreprocessing",
     "Skipped",
     "TextCleaning",
     "TextPreprocessing",
@@ -82,6 +98,8 @@ __all__ = [
     "Tile",
     "Tiling",
     "Utterances",
+    "age_in_years",
+    "array_shape",
     "assign_folds",
     "assign_parts",
     "assign_splits",
@@ -94,8 +112,10 @@ __all__ = [
     "check_masks",
     "check_splits",
     "count_records",
+    "count_slices",
     "cut_record",
     "describe_format",
+    "dicom_folder",
     "drop_copies",
     "find_format",
     "find_mask_folder",
@@ -105,6 +125,7 @@ __all__ = [
     "image_size",
     "inspect_audio",
     "inspect_image",
+    "kept_tags",
     "keyword_findings",
     "label_tiles",
     "leave_out_by_length",
@@ -112,15 +133,20 @@ __all__ = [
     "leave_out_empty",
     "make_loader",
     "normaliser",
+    "npz_arrays",
     "plain_audio_features",
     "plain_image_features",
     "plain_text_classifier",
+    "pseudonym",
     "quiet",
     "read_audio",
     "read_csv",
     "read_image",
     "read_keywords",
+    "read_labels",
     "read_mask",
+    "read_nifti_slice",
+    "read_scan",
     "read_tickets",
     "read_utterances",
     "record_mask",
@@ -128,6 +154,8 @@ __all__ = [
     "records_from_files",
     "records_from_folder",
     "rehearse",
+    "scan_kind",
+    "scan_size",
     "stack_inputs",
     "transcript_findings",
     "without_leaks",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_transfer.data.audit_columns import group_column_findings, time_findings
@@ -27,7 +27,11 @@ _ORDER = ("error", "warning", "note")
 
 
 def audit_records(
-    records: Sequence[Record], *, classes: Sequence[str] | None = None, by_class: bool = True
+    records: Sequence[Record],
+    *,
+    classes: Sequence[str] | None = None,
+    by_class: bool = True,
+    shared: Collection[str] = (),
 ) -> list[Finding]:
     """Return what is to be said of records of any kind: labels, groups in their columns, order of time.
 
@@ -35,6 +39,7 @@ def audit_records(
         records: With splits.
         classes: Names of the columns of multi-label records.
         by_class: Whether labels are classes; of texts nothing is said here.
+        shared: Columns that are known to be no groups.
 
     Example:
         >>> rows = [Record("1", "x", "free", "train"), Record("2", "y", "Free", "train"), Record("3", "z", "a", "test")]
@@ -42,7 +47,7 @@ def audit_records(
         ['label-case', 'class-missing-in-split', 'few-records']
     """
     labels = label_findings(records, classes) if by_class else []
-    return _sorted([*labels, *group_column_findings(records), *time_findings(records)])
+    return _sorted([*labels, *group_column_findings(records, shared), *time_findings(records)])
 
 
 def audit_data(
@@ -73,7 +78,8 @@ def audit_data(
         # It came before the check of the splits.
         findings += find_split_problems(records, expected=["train"] if records else [], by_class=data.has_classes)
     classes = data.classes if data.task == "multilabel" else None
-    found = audit_records(records, classes=classes, by_class=data.has_classes)
+    shared = getattr(data, "shared_columns", ())
+    found = audit_records(records, classes=classes, by_class=data.has_classes, shared=shared)
     if any(ORIGINAL_LABEL in record.meta for record in data.records):
         # Learnt from the negative class alone: how many there are of the others is no matter.
         found = [finding for finding in found if finding.code not in _OF_TAUGHT_CLASSES]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 
 import numpy as np
@@ -31,7 +31,7 @@ _ENOUGH = 0.95  # share of a column's values that must be dates for it to be one
 _LATER = 0.75
 
 
-def group_column_findings(records: Sequence[Record]) -> list[Finding]:
+def group_column_findings(records: Sequence[Record], shared: Collection[str] = ()) -> list[Finding]:
     """Find columns whose values stand on both sides of a split, although they look like what must stay on one.
 
     Asked of ``Record.meta``: a column that is the group is no longer there. A name that clearly means a group
@@ -40,6 +40,7 @@ def group_column_findings(records: Sequence[Record]) -> list[Finding]:
 
     Args:
         records: With splits; those of ``predict`` do not count.
+        shared: Columns that are known to be no groups, whatever they look like.
 
     Returns:
         ``group-column-overlap`` for each such column, and ``no-groups`` where nothing is known of groups.
@@ -52,7 +53,7 @@ def group_column_findings(records: Sequence[Record]) -> list[Finding]:
     used = [record for record in records if record.split is not None and record.split != "predict"]
     chosen = any(record.group is not None for record in used)
     findings = []
-    for column in sorted({key for record in used for key in record.meta}):
+    for column in sorted({key for record in used for key in record.meta} - set(shared)):
         finding = _overlap(used, column, chosen=chosen)
         if finding is not None:
             findings.append(finding)

@@ -24,7 +24,7 @@ def preprocessing_findings(preprocessing: Mapping[str, Any], card: BackboneCard)
     Features of a network that sees other numbers than in its pretraining are wrong without any error.
 
     Args:
-        preprocessing: Plain values; those of kind ``image`` are compared.
+        preprocessing: Plain values; those of kind ``image`` and ``scan`` are compared.
         card: Of the backbone.
 
     Returns:
@@ -38,7 +38,7 @@ def preprocessing_findings(preprocessing: Mapping[str, Any], card: BackboneCard)
         >>> [(finding.severity, finding.advice) for finding in preprocessing_findings(values, card)]
         [('error', 'Swap `mean` and `std`.')]
     """
-    if preprocessing.get("kind") != "image":
+    if preprocessing.get("kind") not in ("image", "scan"):
         return []
     found = _constants(preprocessing, card)
     if card.input_size is not None:

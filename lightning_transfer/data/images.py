@@ -61,8 +61,7 @@ class ImagePreprocessing:
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"Expected `size` as height and width of at least 1 pixel, got {self.size}.")
-        if self.channels not in (1, 3):
-            raise ValueError(f"Expected `channels` of 1 (grey) or 3 (colour), got {self.channels}.")
+        self._check_channels()
         if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
             raise ValueError(
                 f"Expected {self.channels} values of `mean` and of `std` (above 0), got {self.mean} and {self.std}."
@@ -75,6 +74,10 @@ class ImagePreprocessing:
             raise ValueError(f"Expected `bit_depth` from 9 to 16, got {self.bit_depth}. Use null for 16 bits.")
         if self.max_megapixels <= 0:
             raise ValueError(f"Expected `max_megapixels` above 0, got {self.max_megapixels}.")
+
+    def _check_channels(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(f"Expected `channels` of 1 (grey) or 3 (colour), got {self.channels}.")
 
     @classmethod
     def from_card(

@@ -31,8 +31,8 @@ class Preprocessing(Protocol):
         """Return the full specification."""
 
 
-# Decides which files are refused, and changes no pixel of the others.
-_GUARDS = {"max_megapixels"}
+# They decide which files are refused, and change no pixel of the others.
+_GUARDS = {"max_megapixels", "max_oblique", "modalities"}
 
 
 def resolve_classes(

@@ -72,19 +72,20 @@ def explain_classes(predictor: Predictor, items: Sequence[Any], classes: Sequenc
 
     Args:
         predictor: A restored classifier of images.
-        items: Paths, PIL images or arrays.
+        items: Paths, PIL images or arrays; of medical images parts of files too.
         classes: Place of a class in the schema, for each item.
 
     Raises:
         TransferError: If the model reads no whole images, or decides without logits of a head.
     """
     module, preprocessing = predictor.module, predictor.schema.preprocessing
-    if preprocessing.get("kind") != "image" or preprocessing.get("tiling"):
+    if preprocessing.get("kind") not in ("image", "scan") or preprocessing.get("tiling"):
         raise TransferError("Grad-CAM is made for whole images, and this model reads tiles or something else.")
     head = module.head
     if head is None or getattr(module, "learns_from", "all") != "all":
         raise TransferError(f"Grad-CAM is made for a classifier's head, and `{type(module).__name__}` has none.")
     device = next(module.parameters()).device
+    read = getattr(predictor.preprocess, "read", read_image)  # medical images by their own rules
     found: list[NDArray[np.float32]] = []
     for start in range(0, len(items), _BATCH):
         chunk = items[start : start + _BATCH]
@@ -92,6 +93,6 @@ def explain_classes(predictor: Predictor, items: Sequence[Any], classes: Sequenc
         # In eval mode, as `load` leaves it: BatchNorm must not learn from what it explains.
         maps = grad_cam(module.backbone, head, inputs, classes[start : start + _BATCH]).cpu()
         for item, grid in zip(chunk, maps, strict=True):
-            height, width = read_image(item).shape[:2]
+            height, width = read(item).shape[:2]
             found.append(image_map(grid, (height, width), preprocessing, sigma=0.0))
     return found

@@ -19,6 +19,7 @@ from lightning_transfer.evaluation.routing_decide import UNREADABLE, RoutingDeci
 from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
 from lightning_transfer.evaluation.sounds import is_samples, open_sound, sound_features
 from lightning_transfer.evaluation.tiles import join_logits
+from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import BackboneCard, Batch, Calibration, Prediction, Record, Schema
 
 if TYPE_CHECKING:
@@ -263,18 +264,22 @@ def _checkpoint_path(path: Path) -> Path:
 def _preprocessing(schema: Schema, card: BackboneCard, path: Path) -> Callable[[Any], Any]:
     from lightning_transfer.data.audio_preprocessing import AudioPreprocessing
     from lightning_transfer.data.images import ImagePreprocessing
+    from lightning_transfer.data.scan_volumes import reads_scans
     from lightning_transfer.data.texts_tokens import TextPreprocessing
 
     kind = schema.preprocessing.get("kind")
-    if kind not in ("image", "text", "audio"):
+    if kind not in ("image", "scan", "text", "audio"):
         raise CheckpointError(
-            f"`{path}` has preprocessing of kind `{kind}`, and this version can rebuild `image`, `text` and `audio`."
+            f"`{path}` has preprocessing of kind `{kind}`, and this version can rebuild `image`, `scan`, `text` and"
+            " `audio`."
         )
     try:
         if kind == "audio":
             return AudioPreprocessing.from_dict(schema.preprocessing, card)
         if kind == "text":
             return TextPreprocessing.from_dict(schema.preprocessing, card)
+        if kind == "scan":
+            return reads_scans(schema.preprocessing)
         spec = ImagePreprocessing.from_dict(schema.preprocessing)
         return spec if spec.tiling is None else spec.tiles
     except KeyError as error:
@@ -285,7 +290,7 @@ def _preprocessing(schema: Schema, card: BackboneCard, path: Path) -> Callable[[
 
 def _check(items: Sequence[Any], batch_size: int) -> None:
     """Refuse a single item, and a batch of none."""
-    if isinstance(items, str | Path | Record | Mapping) or is_samples(items):
+    if isinstance(items, str | Path | ImagePart | Record | Mapping) or is_samples(items):
         raise TypeError(f"Expected a sequence of items, got one {type(items).__name__}. Write `predict([item])`.")
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1, got {batch_size}.")
@@ -298,4 +303,4 @@ def _input(item: Any) -> Any:  # noqa: ANN401 - path, picture, array or record
 def _name(item: Any, place: int, is_text: bool) -> str:  # noqa: ANN401
     if isinstance(item, Record):
         return item.id
-    return str(item) if isinstance(item, str | Path) and not is_text else str(place)
+    return str(item) if isinstance(item, str | Path | ImagePart) and not is_text else str(place)

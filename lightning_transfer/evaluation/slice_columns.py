@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_transfer.data import image_size
+from lightning_transfer.data import image_size, scan_size
 from lightning_transfer.data.audit_columns import parse_times
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import Record, Schema
@@ -140,17 +140,20 @@ def _number(text: str) -> float | None:
 def _built_in(records: Sequence[Record], schema: Schema, wanted: Sequence[str] | None) -> Mapping[str, list[Any]]:
     """Return what every record of a kind has; a column of that name in the data comes first."""
     columns: dict[str, list[Any]] = {}
-    is_image = schema.preprocessing.get("kind") == "image"
+    kind = schema.preprocessing.get("kind")
+    is_image = kind in ("image", "scan")
     if is_image and (wanted is None or "image_long_side" in wanted):
-        columns["image_long_side"] = [_long_side(record.input) for record in records]
+        columns["image_long_side"] = [_long_side(record.input, kind) for record in records]
     if not is_image and records and all(isinstance(record.input, str) for record in records):
         columns["text_length"] = [len(record.input) for record in records]
     named = {key for record in records for key in record.meta}
     return {name: values for name, values in columns.items() if name not in named}
 
 
-def _long_side(image: Any) -> int | None:  # noqa: ANN401 - path, array or picture
+def _long_side(image: Any, kind: str | None) -> int | None:  # noqa: ANN401 - path, part, array or picture
     try:
+        if kind == "scan":
+            return max(scan_size(image))
         return max(image_size(Path(image) if isinstance(image, str) else image))
     except DataError:  # gone since it was judged
         return None

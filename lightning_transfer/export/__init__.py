@@ -17,7 +17,7 @@ from lightning_transfer.export.parity import (
     exported_logits,
     worst,
 )
-from lightning_transfer.export.parts import SPEECH_PARTS, write_script
+from lightning_transfer.export.parts import SCAN_PARTS, SPEECH_PARTS, write_script
 from lightning_transfer.export.program import (
     OPSET,
     read_program,
@@ -33,6 +33,7 @@ from lightning_transfer.export.text_batches import by_length, padded
 __all__ = [
     "METHOD",
     "OPSET",
+    "SCAN_PARTS",
     "SPEECH_PARTS",
     "TEXT_METHOD",
     "THREADS",

@@ -48,7 +48,7 @@ def exported_facts(
     from lightning_transfer import __version__
 
     kind = schema.preprocessing.get("kind")
-    if kind not in ("image", "text"):
+    if kind not in ("image", "scan", "text"):
         raise ExportError(
             "This version exports classifiers of images and of texts, and models that write down speech; this one is a "
             f"classifier whose preprocessing is of kind `{kind}`."
@@ -72,7 +72,7 @@ def exported_facts(
         "threshold_points": fitted["points"],
         "label_thresholds": fitted["label_thresholds"],
         "preprocessing": plain["preprocessing"],
-        **({} if kind == "image" else {"routing": None if routing is None else dict(routing)}),
+        **({} if kind != "text" else {"routing": None if routing is None else dict(routing)}),
         "backbone": {"name": card.name, "licence": card.licence, "pretraining": card.pretraining},
     }
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import lightning_transfer
 
-__all__ = ["PARTS", "SPEECH_PARTS", "needed_files", "write_script"]
+__all__ = ["PARTS", "SCAN_PARTS", "SPEECH_PARTS", "needed_files", "write_script"]
 
-PARTS, SPEECH_PARTS = "text_parts", "speech_parts"
-"""Folders beside the scripts of texts and of speech."""
+PARTS, SPEECH_PARTS, SCAN_PARTS = "text_parts", "speech_parts", "scan_parts"
+"""Folders beside the scripts of texts, of speech and of medical images."""
 
 _ROOT = Path(lightning_transfer.__file__).parent
 _PACKAGE = _ROOT.name

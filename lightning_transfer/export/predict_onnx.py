@@ -17,13 +17,14 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["Model", "Unreadable", "join_tiles", "judge", "main", "open_model", "read_pixels", "tensors"]
+__all__ = ["Model", "Unreadable", "find_files", "join_tiles", "judge", "main", "open_model", "place", "prepare"]
+__all__ += ["read_pixels", "tensors"]
 
 PREFIX = "lightning_transfer."
 BATCH = 32
@@ -61,9 +62,13 @@ class Model:
         logits: np.ndarray = self.session.run(["logits"], {self._input: images})[0]
         return logits
 
+    def tensors(self, path: str | Path) -> np.ndarray:
+        """Return the tiles of one picture, prepared; one where there are no tiles."""
+        return tensors(path, self.facts["preprocessing"])
+
     def logits(self, path: str | Path) -> np.ndarray:
         """Return the logits ``(L,)`` of one picture, before temperature; its tiles are joined."""
-        images = tensors(path, self.facts["preprocessing"])
+        images = self.tensors(path)
         parts = [self.run(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         return join_tiles(np.concatenate(parts), self.facts)
 
@@ -107,7 +112,7 @@ def tensors(path: str | Path, spec: Mapping[str, Any]) -> np.ndarray:
         if pixels.max() > top:
             raise Unreadable(f"a value of {pixels.max()} needs more than {spec['bit_depth']} bits")
         pixels = pixels.astype(np.float32) / np.float32(top)
-    return np.stack([_tensor(part, spec) for part in _tiles(pixels, spec["tiling"])])
+    return np.stack([prepare(part, spec) for part in _tiles(pixels, spec["tiling"])])
 
 
 def read_pixels(path: str | Path, max_megapixels: float) -> np.ndarray:
@@ -168,9 +173,14 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
     return [rest * place // gaps for place in range(gaps + 1)] if gaps else [0]
 
 
-def _tensor(pixels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+def prepare(pixels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+    """Return decoded pixels ``(H, W, C)`` as the network takes them, ``(channels, height, width)`` float32."""
+    return place(_channels(pixels, spec["channels"], np.asarray(spec["mean"], dtype=np.float32)), spec)
+
+
+def place(pixels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+    """Return pixels that have the network's channels, resized, padded and normalised."""
     mean, std = np.asarray(spec["mean"], dtype=np.float32), np.asarray(spec["std"], dtype=np.float32)
-    pixels = _channels(pixels, spec["channels"], mean)
     (height, width), (old_height, old_width) = spec["size"], pixels.shape[:2]
     new_height, new_width = height, width
     if spec["pad"] != "none":
@@ -227,7 +237,7 @@ def _resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> 
 
 def join_tiles(logits: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
     """Return the logits ``(L,)`` of one picture from those of its tiles ``(T, L)``."""
-    tiling = facts["preprocessing"]["tiling"]
+    tiling = facts["preprocessing"].get("tiling")
     if tiling is None:
         return np.asarray(logits[0])
     values = logits.astype(np.float64)
@@ -286,11 +296,13 @@ def _threshold_at(points: Sequence[Mapping[str, Any]], rate: float) -> float:
 # The command line.
 
 
-def _files(paths: Sequence[str]) -> Iterator[Path]:
+def find_files(
+    paths: Sequence[str], wanted: Callable[[Path], bool] = lambda path: path.suffix.lower() in SUFFIXES
+) -> Iterator[Path]:
     """Yield files as they are, and the images below folders in the order of their paths."""
     for path in map(Path, paths):
         if path.is_dir():
-            found = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
+            found = (item for item in path.rglob("*") if item.is_file() and wanted(item))
             yield from sorted(
                 item for item in found if not any(p.startswith(".") for p in item.relative_to(path).parts)
             )
@@ -309,7 +321,7 @@ def _cell(value: object) -> object:
     return text
 
 
-def _write(stream: IO[str], model: Model, files: Sequence[Path]) -> int:
+def _write(stream: IO[str], model: Model, files: Sequence[Any]) -> int:
     """Write a row for each file; return how many could not be judged."""
     bad = 0
     # All cells in quotes: a bare carriage return in a file's name would begin a new row.
@@ -323,22 +335,25 @@ def _write(stream: IO[str], model: Model, files: Sequence[Path]) -> int:
     return bad
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(
+    words: Sequence[str] | None = None,
+    model_class: type[Model] = Model,
+    find: Callable[[Sequence[str]], Iterator[Any]] = find_files,
+    script: str = __file__,
+) -> int:
     """Run the command line; return 0, or 1 where a file could not be judged (its row says why)."""
     parser = argparse.ArgumentParser(description="Predict with an exported model; a CSV row for each image.")
     parser.add_argument("paths", nargs="+", help="images, and folders of images")
-    parser.add_argument(
-        "--model", default=str(Path(__file__).with_name("model.onnx")), help="default: beside this file"
-    )
+    parser.add_argument("--model", default=str(Path(script).with_name("model.onnx")), help="default: beside this file")
     parser.add_argument("--output", help="a new CSV file; default: standard output")
     parser.add_argument("--threads", type=int, default=0, help="default: all cores")
     parser.add_argument("--max_false_reject_rate", type=float, help="decide by the threshold of another fitted rate")
     given = parser.parse_args(words)
-    files = list(_files(given.paths))
+    files = list(find(given.paths))
     if not files:
         parser.error(f"no images in {', '.join(given.paths)}")
     try:
-        model = Model(given.model, given.threads, given.max_false_reject_rate)
+        model = model_class(given.model, given.threads, given.max_false_reject_rate)
     except Exception as error:  # onnxruntime raises classes of its own
         parser.error(f"cannot use the model `{given.model}`: {error}")
     if given.output is None:

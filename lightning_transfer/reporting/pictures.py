@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.worst_errors import DataFiles, WorstError
+from lightning_transfer.scans import ImagePart
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,16 +21,20 @@ MAX_SIDE = 176
 """Pixels of the longer side: twice what is shown, so that it is sharp on a fine screen."""
 
 
-def thumbnail(path: Path) -> str | None:
+def thumbnail(source: Path | ImagePart, preprocessing: Mapping[str, Any] | None = None) -> str | None:
     """Return a picture's small copy as an address; None where it cannot be read.
 
-    Pictures of more than eight bits are scaled to their own range, as a person would look at them.
+    Pictures of more than eight bits are scaled to their own range, as a person would look at them; medical ones are
+    shown as the network was given them.
+
+    Args:
+        source: The file, or part of one.
+        preprocessing: Of the run, as plain values; medical images are read by it.
     """
-    from lightning_transfer.data import read_image
     from lightning_transfer.errors import DataError
 
     try:
-        return address(_eight_bits(read_image(path)))
+        return address(_eight_bits(_pixels(source, preprocessing or {})))
     except (DataError, OSError, ValueError):
         return None
 
@@ -70,7 +76,7 @@ def explanations(run: RunFiles, errors: list[WorstError], files: DataFiles) -> t
         known = [(error, path) for error, path in chosen if error.explained in places]
         maps = explain_classes(predictor, [path for _, path in known], [places[error.explained] for error, _ in known])
         return {
-            error.id: address(heat_picture(path, found, _limits(float(found.max()))))
+            error.id: address(heat_picture(_pixels(path, run.preprocessing), found, _limits(float(found.max()))))
             for (error, path), found in zip(known, maps, strict=True)
         }, ""
     except (TransferError, RuntimeError, ValueError, OSError) as error:
@@ -101,6 +107,18 @@ def heat_maps(run: RunFiles, errors: list[WorstError]) -> dict[str, str]:
         except OSError:
             continue
     return found
+
+
+def _pixels(source: Path | ImagePart, preprocessing: Mapping[str, Any]) -> Any:  # noqa: ANN401 - (H, W, C)
+    """Return a decoded picture; of several windows, which are no colours, the first."""
+    if preprocessing.get("kind") != "scan":
+        from lightning_transfer.data import read_image
+
+        return read_image(str(source) if isinstance(source, ImagePart) else source)
+    from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
+
+    pixels = ScanPreprocessing.from_dict(preprocessing).read(source)
+    return pixels[..., :1] if preprocessing.get("windows") else pixels
 
 
 def _limits(most: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lightning_transfer.reporting.scores import Scores
 from lightning_transfer.reporting.speech_report import SPEECH_TITLES, speech_forgetting_charts, speech_makers
 from lightning_transfer.reporting.speech_verdict import verdict_of
 from lightning_transfer.reporting.worst_errors import KINDS, DataFiles, WorstError, worst_errors
+from lightning_transfer.scans import ImagePart
 
 __all__ = ["build_report", "write_report"]
 
@@ -45,7 +46,12 @@ _TITLES = {
 
 
 def write_report(
-    folder: str | Path, *, data_root: str | Path | None = None, grad_cam: bool = True, audio: bool = False
+    folder: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    grad_cam: bool = True,
+    audio: bool = False,
+    sources: Mapping[str, ImagePart] | None = None,
 ) -> Path:
     """Write ``report.html``, ``report.json`` and ``model_card.md`` into a run's folder.
 
@@ -59,6 +65,7 @@ def write_report(
         grad_cam: Whether to show where in a picture the evidence was; takes the model and a few seconds.
         audio: Whether to embed the sound of the worst utterances, of a run of speech recognition: up to 3 MB, of people
             who may not want to be heard by all who get the page.
+        sources: Id -> where the picture is, for runs whose tables name records by pseudonyms.
 
     Returns:
         The path of ``report.html``.
@@ -69,7 +76,7 @@ def write_report(
     run = RunFiles.read(folder)
     report = build_report(run)
     write_json(run.folder / "report.json", report)
-    values = {"report": report, **_drawings(run), **_pictures(run, data_root, grad_cam)}
+    values = {"report": report, **_drawings(run), **_pictures(run, DataFiles(run, data_root, sources), grad_cam)}
     if run.task == "transcription":
         values |= {"speech": True, **_sounds(run, data_root, audio)}
     bodies = {
@@ -213,20 +220,19 @@ def _sounds(run: RunFiles, data_root: str | Path | None, wanted: bool) -> dict[s
     return {"sounds": found, "sound_notes": notes}
 
 
-def _pictures(run: RunFiles, data_root: str | Path | None, grad_cam: bool) -> dict[str, Any]:
+def _pictures(run: RunFiles, files: DataFiles, grad_cam: bool) -> dict[str, Any]:
     """Return the pictures of the worst errors by the records' ids: of the record, its evidence, its neighbour."""
     scores = _or_none(lambda: Scores.read(run))
     errors: list[WorstError] = []
     if scores is not None and run.modality in ("", "image") and run.task not in ("multilabel", "transcription"):
         errors = [error for kind in worst_errors(run.predictions, scores.negative_class).values() for error in kind]
-    files = DataFiles(run, data_root)
     own: dict[str, str | None] = {}
     nearest: dict[str, str | None] = {}
     for error in errors:
         path = files.find(error.path, error.id)
-        own[error.id] = None if path is None else pictures.thumbnail(path)
+        own[error.id] = None if path is None else pictures.thumbnail(path, run.preprocessing)
         beside = files.find(error.nearest_path, sibling=(error.path, error.id)) if error.nearest_path else None
-        nearest[error.id] = None if beside is None else pictures.thumbnail(beside)
+        nearest[error.id] = None if beside is None else pictures.thumbnail(beside, run.preprocessing)
     evidence, reason, what = pictures.heat_maps(run, errors), "", "where it is unlike good parts"
     if errors and not evidence and grad_cam and any(own.values()):
         evidence, reason = pictures.explanations(run, errors, files)

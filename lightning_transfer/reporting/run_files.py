@@ -126,7 +126,13 @@ class RunFiles:
     @property
     def modality(self) -> str:
         """``image``, ``text`` or ``audio``, as the preprocessing says; empty if it says nothing."""
-        return str(_mapping(self.data.get("preprocessing")).get("kind") or "")
+        kind = str(self.preprocessing.get("kind") or "")
+        return "image" if kind == "scan" else kind
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """What turns an input into the network's, as plain values; empty if the run does not say."""
+        return _mapping(self.data.get("preprocessing"))
 
     @property
     def task(self) -> str:

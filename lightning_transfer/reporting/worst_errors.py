@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import usable_text
+from lightning_transfer.scans import ImagePart
 
 __all__ = ["KINDS", "DataFiles", "WorstError", "worst_errors"]
 
@@ -111,13 +112,17 @@ class DataFiles:
     Args:
         run: Its config says the root, relative to the folder in which the run was started.
         data_root: Where the data are now, if they moved.
+        sources: Id -> where the picture is, for runs whose tables name records by pseudonyms.
 
     Attributes:
         root: The folder, links resolved; None where there is none.
         reason: Why there is none.
     """
 
-    def __init__(self, run: RunFiles, data_root: str | Path | None = None) -> None:
+    def __init__(
+        self, run: RunFiles, data_root: str | Path | None = None, sources: Mapping[str, ImagePart] | None = None
+    ) -> None:
+        self._sources = sources or {}
         self.root: Path | None = None
         self.reason = ""
         named = str(data_root) if data_root is not None else run.section("data").get("root")
@@ -130,14 +135,17 @@ class DataFiles:
             return
         self.root = folder.resolve()
 
-    def find(self, path: str, key: str = "", sibling: tuple[str, str] | None = None) -> Path | None:
-        """Return a file below the root, or None.
+    def find(self, path: str, key: str = "", sibling: tuple[str, str] | None = None) -> Path | ImagePart | None:
+        """Return a file below the root, or part of one, or None.
 
         Args:
             path: As the predictions have it.
             key: Id of the record; for files it is the path relative to the root, which holds when the data moved.
             sibling: Path and id of a record whose root was the same: says what ``path`` is relative to.
         """
+        for name in (path, key):
+            if name in self._sources:
+                return self._sources[name]
         if self.root is None:
             return None
         options = [path, key]

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 import pytest
 
+from lightning_transfer.data.findings_table import read_findings
 from recipes.vision.surfaces import write_surfaces
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "recipes" / "vision" / "README.md"
 NLP = ROOT / "recipes" / "nlp" / "README.md"
 SPEECH = ROOT / "recipes" / "speech" / "README.md"
+MEDICAL = ROOT / "recipes" / "medical" / "README.md"
 LIMITS = "--trainer.max_epochs 1 --evaluation.scratch.max_epochs 1"
 DATA = Path(os.environ.get("LT_DATA_DIR", ROOT.parent / "shared" / "data")) / "magnetic_tile"
 WEIGHTS = Path(os.environ.get("LT_WEIGHTS_DIR", ROOT.parent / "shared" / "weights")) / "mobilenet_v2_qat"
@@ -222,3 +224,62 @@ def test_the_speech_lines_for_real_data_run(tmp_path: Path) -> None:
     said = [shell(text, place, LIMITS="--trainer.max_epochs 1", DATA=str(data)) for text in lines]
     assert "speaker" in said[0]
     assert list(place.rglob("test/predictions.jsonl"))
+
+
+def test_the_medical_fences_show_the_whole_path() -> None:
+    found = fences(MEDICAL)
+    code = "".join(fence.text for fence in found if fence.kind == "bash")
+    verbs = set(re.findall(r"python -m recipes\.medical (\S+)", code))
+    assert {"check-data", "plan", "fit", "test", "report", "predict", "export", "configs", "copy"} <= verbs
+    assert set(re.findall(r"\$(\w+)", code)) == {"LIMITS", "RUN", "OPTIONS", "DATA", "WEIGHTS"}
+    for name in re.findall(r"`(\w+\.yaml)`", MEDICAL.read_text()):
+        assert (MEDICAL.parent / "configs" / name).is_file() or name == "config.yaml"
+    assert "--trainer.max_epochs 1" in MEDICAL.read_text(), (
+        "the limits of this test must be those that the README offers"
+    )
+
+
+def test_the_table_that_the_medical_readme_shows_is_read(tmp_path: Path) -> None:
+    layout, rows = (fence.text for fence in fences(MEDICAL) if fence.kind == "text")
+    paths = [line.removeprefix("images/") for line in layout.split()]
+    (tmp_path / paths[0]).write_text(rows)
+    found = read_findings(tmp_path / paths[0], tmp_path, findings=["edema", "mass"])
+    assert [record.id for record in found.records] == paths[1:]
+    assert found.uncertain == {paths[2]: (0,)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_medical_lines_run_in_order(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="the extra `medical` is not installed")
+    place = checkout(tmp_path / "checkout")
+    lines = [fence.text for fence in fences(MEDICAL) if fence.kind == "bash" and not fence.needs_real_data]
+    # One shell, as a reader has. Its own images are those of the demo, which the first fence draws.
+    said = shell("\n".join(lines), place, LIMITS="--trainer.max_epochs 1", OPTIONS="")
+    assert "the checkpoint's" in said
+    for name in ("report.html", "test/evaluation.json", "export/model.onnx", "predict-2/predictions.csv"):
+        assert list(place.glob(f"runs/medical/mine-*/{name}")), name
+    with (place / "whose.csv").open() as stream:
+        assert next(stream).startswith("id,path,patient,")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.real_data
+def test_the_medical_lines_for_real_data_run(tmp_path: Path) -> None:
+    data = DATA.parent / "chestxray"
+    for folder in (data, WEIGHTS):
+        if not folder.is_dir():
+            pytest.skip(f"no {folder}: set LT_DATA_DIR and LT_WEIGHTS_DIR")
+    [weights] = WEIGHTS.glob("*.pth")
+    place = checkout(tmp_path / "checkout")
+    lines = "\n".join(fence.text for fence in fences(MEDICAL) if fence.needs_real_data)
+    # The dry run reads smaller pictures.
+    limits = "--trainer.max_epochs 1 --data.image_size 64"
+    said = shell(lines, place, LIMITS=limits, DATA=str(data), WEIGHTS=str(weights))
+    assert "`site` alone tells" in said
+    assert "275 records" in said
+    [table] = place.rglob("predict/predictions.csv")
+    assert len(table.read_text().splitlines()) == 327
+    patients = [line.split(",")[1] for line in (data / "metadata.csv").read_text().splitlines()[1:]]
+    assert len(set(patients)) == 187

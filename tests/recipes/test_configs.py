@@ -19,6 +19,13 @@ CONFIGS = [
     for path in sorted((ROOT / "recipes" / name / "configs").glob("*.yaml"))
 ]
 NAMES = {
+    "medical": {
+        "chestxray_mobilenetv2_lp_ft",
+        "chestxray_mobilenetv2_probe",
+        "chexpert_csv_densenet121_gradual",
+        "dicom_folder_convnext_gradual",
+        "medmnist_npz_resnet18_lp_ft",
+    },
     "nlp": {
         "demo",
         "tickets_modernbert_gradual",

@@ -316,7 +316,7 @@ def test_folders_give_their_images_in_order_without_hidden_ones(tmp_path):
     for name in ("b/2.PNG", "b/1.jpg", "a.tif", ".hidden/3.png", "b/.4.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = list(predict_onnx._files([str(tmp_path), "given.xyz"]))
+    found = list(predict_onnx.find_files([str(tmp_path), "given.xyz"]))
     assert [path.name for path in found] == ["a.tif", "1.jpg", "2.PNG", "given.xyz"]
 
 
