@@ -5,12 +5,13 @@ BIN := .venv/bin
 SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(SINGLE) $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help setup demo demo-nlp demo-speech test test-slow lint types imports docs format clean
+.PHONY: help setup demo demo-nlp demo-speech demo-medical test test-slow lint types imports docs format clean
 
 help:
 	@echo "make demo       adapt a backbone to generated surfaces with defects (under 90 s, offline)"
 	@echo "make demo-nlp   adapt a text encoder to sample tickets (under 2 minutes, offline)"
 	@echo "make demo-speech   adapt a recogniser to synthesised calls (under 2 minutes, offline)"
+	@echo "make demo-medical  adapt a backbone to chest phantoms in DICOM (under 90 s, offline)"
 	@echo "make test       everything that must pass before a commit"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make setup      create .venv and install everything"
@@ -34,6 +35,10 @@ demo-nlp: setup
 demo-speech: setup
 	$(BIN)/python -m recipes.speech fit --config recipes/speech/configs/demo.yaml
 	$(BIN)/python -m recipes.speech test "$$(ls -td runs/speech/demo-*/ | head -n 1)"
+
+demo-medical: setup
+	$(BIN)/python -m recipes.medical fit --config recipes/medical/configs/demo.yaml
+	$(BIN)/python -m recipes.medical test "$$(ls -td runs/medical/demo-*/ | head -n 1)"
 
 test: lint types imports docs
 	$(PYTEST) -m "not slow and not gpu and not network"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_transfer.errors import BackboneError
-from lightning_transfer.evaluation import BaselineOutputs, Outputs, calibrate_baseline, collect_features, fit_baselines
+from lightning_transfer.cli.frozen_features import FrozenFeatures
+from lightning_transfer.evaluation import BaselineOutputs, Outputs, calibrate_baseline, fit_baselines
 from lightning_transfer.types import Split
 
 if TYPE_CHECKING:
@@ -24,25 +24,31 @@ _Read = Callable[[Split, Collection[int] | None], Outputs]
 """Maps a split, and the positions in it if not all are meant, to features and labels."""
 
 
-def plain_rows(cli: TransferCLI, test: Outputs) -> dict[str, BaselineOutputs]:
+def plain_rows(cli: TransferCLI, test: Outputs, frozen: FrozenFeatures | None = None) -> dict[str, BaselineOutputs]:
     """Fit the plain methods on the training split, and run them on the records that the model was tested on.
 
     ``knn`` and ``linear_probe`` see the features that the backbone had before any fine-tuning, ``plain`` those that the
     data name without any network, or is the data's own classifier; ``majority`` sees none. What cannot be had is left
     out, and it is said why.
+
+    Args:
+        cli: After its trainer's ``test``.
+        test: What the model said.
+        frozen: Reads the features of the frozen backbone.
     """
     names: list[str] = [name for name in cli.config_init["evaluation"].baselines if name != "scratch"]
     if not cli.datamodule.records_for("train"):
         return {}
     rows: dict[str, BaselineOutputs] = {}
-    frozen = [name for name in names if name in ("knn", "linear_probe")]
+    on_frozen = [name for name in names if name in ("knn", "linear_probe")]
+    features = frozen or FrozenFeatures(cli)
     classifies = hasattr(cli.datamodule, "plain_classifier")
     if classifies and "plain" in names:
         rows["plain"] = _plain_classifier(cli, test)
     for chosen, reader in (
         (["majority"], _labels),
         ([] if classifies else ["plain"], _plain_features),
-        (frozen, _frozen_features),
+        (on_frozen, lambda _: features.read if features else None),
     ):
         read = reader(cli) if set(chosen) & set(names) else None
         if read is not None:
@@ -111,24 +117,6 @@ def _plain_classifier(cli: TransferCLI, test: Outputs) -> BaselineOutputs:
     calibration = calibrate_baseline(known, schema, cli.config_init["evaluation"].max_false_reject_rate)
     found = outputs("test").only(test.index.tolist())
     return BaselineOutputs(found, calibration, description, time.perf_counter() - start)
-
-
-def _frozen_features(cli: TransferCLI) -> _Read | None:
-    from lightning_transfer.backbones import load_backbone
-
-    model, data = cli.resolved["model"], cli.datamodule
-    try:
-        backbone, _ = load_backbone(
-            model["backbone"],
-            weights=model.get("weights"),
-            card=model.get("card"),
-            in_channels=model.get("in_channels"),
-        )
-    except BackboneError as error:
-        rank_zero_warn(f"The baselines on the frozen backbone are left out: {error}")
-        return None
-    device, bar = cli.trainer.strategy.root_device, shows_bar(cli)
-    return lambda split, only: collect_features(backbone, data.ordered_dataloader(split, only), device, bar)
 
 
 def add_scratch(cli: TransferCLI, test: Outputs, rows: dict[str, BaselineOutputs]) -> bool:

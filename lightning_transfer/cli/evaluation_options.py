@@ -48,6 +48,9 @@ class EvaluationOptions:
             the most similar one; with more records a share of each class. 0 keeps none.
         slices: Columns of the data by which ``test`` cuts the records into slices; ``all`` takes every column, ``[]``
             none.
+        shortcut_columns: Columns of which ``test`` asks whether the features tell them, and whether they alone would
+            explain the label, such as the hospital; ``auto`` takes site, hospital, location, scanner, view and sex
+            where the data have them, ``[]`` none.
         latency_batch_sizes: Items in a forward pass that ``test`` times, about two seconds each; ``[]`` times nothing.
         save_maps: Write a heat map of each image that ``test`` or ``predict`` reads, where the head makes one.
         target_precision: Share of what is routed automatically that must reach its queue, in recipes that route. After
@@ -67,6 +70,7 @@ class EvaluationOptions:
     scratch: ScratchOptions = field(default_factory=ScratchOptions)
     nearest_examples: int = 10_000
     slices: Literal["all"] | list[str] = "all"
+    shortcut_columns: Literal["auto"] | list[str] = "auto"
     latency_batch_sizes: list[int] = field(default_factory=lambda: [1, 8, 32])
     save_maps: bool = False
     target_precision: float = 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ from lightning_transfer.cli.baselines import add_scratch, plain_rows, shows_bar
 from lightning_transfer.cli.clinical import fit_points
 from lightning_transfer.cli.evaluated import evaluate
 from lightning_transfer.cli.facts import read_facts
+from lightning_transfer.cli.frozen_features import FrozenFeatures
 from lightning_transfer.cli.kept_model import finish_validate, keep_best, write_fit_facts, write_model
 from lightning_transfer.cli.normal_only import write_maps
 from lightning_transfer.cli.report import report_of_fit, report_of_test
 from lightning_transfer.cli.routing import fit_policy, route_predictions, route_test
+from lightning_transfer.cli.shortcuts import find_shortcuts
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.data import Skipped, write_predictions
 from lightning_transfer.evaluation import (
@@ -35,6 +38,7 @@ from lightning_transfer.evaluation import (
     format_overview,
     format_policy,
     format_routing,
+    format_shortcuts,
     format_slices,
     format_table,
     predictions,
@@ -96,9 +100,11 @@ def finish_test(cli: TransferCLI) -> None:
     skipped = data.list_skipped("fit") if len(outputs) == len(records) else ()
     _write(cli, "predictions.csv", kept, found, skipped)
     routing = route_test(cli, outputs, records, skipped)
-    rows = plain_rows(cli, outputs)
+    frozen = FrozenFeatures(cli)
+    rows = plain_rows(cli, outputs, frozen)
     interrupted = add_scratch(cli, outputs, rows)
     result = evaluate(cli, outputs, records, rows, routing)
+    result = replace(result, shortcuts=find_shortcuts(cli, outputs, records, frozen))
     result.write_json(cli.output / "metrics.json")
     write_json(cli.output / "evaluation.json", result.to_dict())
     log_scores(cli.trainer.loggers, result.flat(), "test")
@@ -107,7 +113,13 @@ def finish_test(cli: TransferCLI) -> None:
         print(f"\n{format_routing(routing)}")
     gaps = "" if result.slices is None else format_gaps(result.slices.gaps, result.slices.headline)
     slices = "\n".join(filter(None, (format_slices(result.slices), gaps)))
-    for text in filter(None, (format_clinical(result.clinical), slices, format_latency(result.latency))):
+    more = (
+        format_clinical(result.clinical),
+        slices,
+        format_shortcuts(result.shortcuts),
+        format_latency(result.latency),
+    )
+    for text in filter(None, more):
         print(f"\n{text}")
     for path in [*write_confusion(result, cli.output), *_write_escapes(cli, result, kept, found)]:
         print(f"Written: {path}")

@@ -64,6 +64,8 @@ from lightning_transfer.evaluation.segmentation_plain import fit_pixels
 from lightning_transfer.evaluation.segmentation_result import SegmentationResult
 from lightning_transfer.evaluation.segmentation_terminal import format_segmentation
 from lightning_transfer.evaluation.segmenter import PredictedMask, Segmenter
+from lightning_transfer.evaluation.shortcut_terminal import format_shortcuts
+from lightning_transfer.evaluation.shortcuts import Shortcut, ShortcutTable, evaluate_shortcuts
 from lightning_transfer.evaluation.slice_gaps import SliceGap
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
@@ -89,9 +91,9 @@ __all__ = [
     "CurvePoint",
     "DataFacts",
     "DrawnMask",
-    "JudgedMask",
     "FindingPoint",
     "FindingResult",
+    "JudgedMask",
     "LabelCheck",
     "Latency",
     "LatencyRow",
@@ -112,6 +114,8 @@ __all__ = [
     "Scratch",
     "SegmentationResult",
     "Segmenter",
+    "Shortcut",
+    "ShortcutTable",
     "Slice",
     "SliceGap",
     "SliceTable",
@@ -130,13 +134,14 @@ __all__ = [
     "evaluate_classification",
     "evaluate_localisation",
     "evaluate_segmentation",
+    "evaluate_shortcuts",
     "evaluate_slices",
     "evaluate_transcription",
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
-    "fit_pixels",
     "fit_clinical_points",
+    "fit_pixels",
     "fit_routing",
     "fit_scratch",
     "format_calibration",
@@ -151,6 +156,7 @@ __all__ = [
     "format_recommendation",
     "format_routing",
     "format_segmentation",
+    "format_shortcuts",
     "format_slices",
     "format_suspects",
     "format_table",

@@ -13,6 +13,7 @@ from lightning_transfer.evaluation.confusions import ConfusionPair
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability
 from lightning_transfer.evaluation.latency import Latency
 from lightning_transfer.evaluation.routing_metrics import RoutingResult
+from lightning_transfer.evaluation.shortcuts import ShortcutTable
 from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
@@ -49,6 +50,7 @@ class ClassificationResult:
         seconds: What each part of the evaluation took.
         routing: What the routing policy did; None where the recipe does not route.
         clinical: Each finding by itself; None where the classes are no findings.
+        shortcuts: What the features tell of columns such as the site; None where there is no such column.
     """
 
     task: Task
@@ -74,6 +76,7 @@ class ClassificationResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     routing: RoutingResult | None = None
     clinical: ClinicalResult | None = None
+    shortcuts: ShortcutTable | None = None
 
     @property
     def headline(self) -> str:
@@ -108,6 +111,7 @@ class ClassificationResult:
             **self._worst_slice(),
             **self._cost(),
         }
+        named |= {} if self.shortcuts is None else self.shortcuts.flat()
         for joint, rows in (("of", self.baselines), ("minus", self.differences)):
             for baseline, metrics in rows.items():
                 named.update({f"{name}_{joint}_{baseline}": item for name, item in metrics.items()})
@@ -183,6 +187,7 @@ class ClassificationResult:
             "seconds": dict(self.seconds),
             "routing": None if self.routing is None else self.routing.to_dict(),
             "clinical": None if self.clinical is None else self.clinical.to_dict(),
+            "shortcuts": None if self.shortcuts is None else self.shortcuts.to_dict(),
         }
 
     def write_json(self, path: str | Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.files import write_json
-from lightning_transfer.reporting import classes, findings, pictures, routing, scoring, training
+from lightning_transfer.reporting import classes, findings, pictures, routing, scoring, shortcuts, training
 from lightning_transfer.reporting.alignments import sounds
 from lightning_transfer.reporting.charts import Chart
 from lightning_transfer.reporting.finding_errors import worst_misses
@@ -37,6 +37,7 @@ _TITLES = {
     "confusion": "Confusion",
     "classes": "Each class",
     "slices": "Slices",
+    "shortcuts": "Shortcuts: the finding, or where it comes from?",
     "calibration": "Are the probabilities right?",
     "threshold": "Threshold",
     "errors": "Worst errors",
@@ -136,6 +137,7 @@ def _makers(run: RunFiles, scores: Scores | None, forgetting: Forgetting) -> dic
         "confusion": tested(classes.confusion_section),
         "classes": tested(lambda known: classes.classes_section(known, run)),
         "slices": tested(lambda known: scoring.slices_section(known, run)),
+        "shortcuts": tested(shortcuts.shortcuts_section),
         "calibration": tested(lambda known: scoring.calibration_section(known, run)),
         "threshold": tested(lambda known: scoring.threshold_section(known, run)),
         "errors": tested(lambda known: _errors_section(run, known)),
@@ -160,6 +162,8 @@ def _not_here(run: RunFiles, scores: Scores | None) -> set[str]:
         found.add("routing")
     if scores is None or not scores.clinical:
         found.add("findings")
+    if scores is None or not scores.shortcuts:
+        found.add("shortcuts")
     return found
 
 

@@ -73,6 +73,7 @@ class Scores:
         latency: Time and size of the model.
         clinical: Each finding by itself, as ``evaluation.json`` has it; empty where the classes are no findings.
         gaps: Between which slices the model differs most, as ``evaluation.json`` has them.
+        shortcuts: What the features tell of columns such as the site, as ``evaluation.json`` has it.
     """
 
     headline: str
@@ -101,6 +102,7 @@ class Scores:
     latency: Mapping[str, Any] = field(default_factory=dict)
     clinical: Mapping[str, Any] = field(default_factory=dict)
     gaps: tuple[Item, ...] = ()
+    shortcuts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: RunFiles) -> Scores | None:
@@ -148,6 +150,7 @@ class Scores:
             latency=found.get("latency") or {},
             clinical=found.get("clinical") or {},
             gaps=tuple(found.get("slices_gaps") or ()),
+            shortcuts=found.get("shortcuts") or {},
         )
 
     @property

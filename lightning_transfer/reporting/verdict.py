@@ -19,6 +19,7 @@ from lightning_transfer.reporting.numbers import (
 )
 from lightning_transfer.reporting.routing import routing_sentence
 from lightning_transfer.reporting.scores import Scores
+from lightning_transfer.reporting.shortcuts import shortcut_warnings
 
 __all__ = ["FEW_GROUPS", "FEW_RECORDS", "Verdict", "compare", "verdict"]
 
@@ -70,7 +71,10 @@ def verdict(scores: Scores | None, forgetting: Forgetting, *, command: str = "",
         last = f"What the threshold does to new records is not measured; run {run}."
         return Verdict((first, _forgotten(forgetting), last), (), "open")
     sentence, tone = _score(scores, run)
-    notes = [*_small(scores), *_contrary(scores), *findings_notes(scores)]
+    warnings = list(shortcut_warnings(scores))
+    # Better at what, is the question then.
+    tone = "open" if warnings and tone == "better" else tone
+    notes = [*warnings, *_small(scores), *_contrary(scores), *findings_notes(scores)]
     if num_tests > 1:
         notes.append(
             f"The test split was read {num_tests} times. If a reading led to another choice, the score is optimistic."

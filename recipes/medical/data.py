@@ -120,6 +120,8 @@ class MedicalDataModule(BaseDataModule):
         channel: Of nnU-Net's cases with several.
         augmentations: What leaves a finding true: ``brightness``, ``rotate_90``, ``vertical_flip``,
             ``horizontal_flip``. The last one moves the heart to the other side, and is said aloud.
+        sample: Draw the demo's chest phantoms into ``root`` first, unless they are there.
+        sample_seed: Another seed draws other patients.
         **kwargs: All arguments of `BaseDataModule`: batch size, fractions, folds, task, bad files.
     """
 
@@ -171,6 +173,8 @@ class MedicalDataModule(BaseDataModule):
         slice_step: int = 1,
         channel: int = 0,
         augmentations: list[str] | None = None,
+        sample: bool = False,
+        sample_seed: int = 0,
         **kwargs: Any,  # noqa: ANN401 - jsonargparse follows them to the parent's signature
     ) -> None:
         named = tuple(findings or ())
@@ -220,9 +224,17 @@ class MedicalDataModule(BaseDataModule):
         )
         self.by_volume, self.volume_top_k = by_volume, volume_top_k
         self.augmentations = Augmentations(augmentations or ())
+        self.sample, self.sample_seed = sample, sample_seed
         self._uncertain: dict[str, tuple[int, ...]] = {}
         self._names: Pseudonyms | None = None
         self._learning = False
+
+    def prepare_data(self) -> None:
+        """Draw the phantoms, where the config asks for them; once, on the first process."""
+        if self.sample:
+            from recipes.medical.sample.make import write_phantoms
+
+            write_phantoms(self.root, seed=self.sample_seed)
 
     def read_records(self) -> list[Record]:
         """Find the layout, say which it is, read it, and see to patients, sites and pseudonyms."""

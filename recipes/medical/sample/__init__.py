@@ -1,0 +1,1 @@
+"""The demo's chests: drawn by formula, written as real DICOM of two sites."""
