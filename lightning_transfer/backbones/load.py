@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_transfer.backbones import timm_models, torchvision_models, transformers_folder
 from lightning_transfer.backbones.architectures import build, describe, finish, is_source_head, split
 from lightning_transfer.backbones.cards import card_values, join, read_card
+from lightning_transfer.backbones.in_channels import first_convolution, native_channels, with_channels
 from lightning_transfer.backbones.libraries import Built
 from lightning_transfer.backbones.pooled import WrappedTransformer
 from lightning_transfer.backbones.seq2seq import Seq2SeqTransformer
@@ -35,6 +36,7 @@ def load_backbone(
     weights: str | Path | None = None,
     card: BackboneCard | str | Path | None = None,
     frames: bool = False,
+    in_channels: int | None = None,
 ) -> tuple[nn.Module, BackboneCard]:
     """Load a pretrained backbone that maps inputs to pooled features, and its card.
 
@@ -50,6 +52,8 @@ def load_backbone(
             network from the card alone, and asks no hub, no cache and no file.
         card: What it states wins over all other sources: a `BackboneCard`, or the path of a YAML file.
         frames: Of a speech model, return features in time, not their mean.
+        in_channels: Channels of the pictures, where they are others than in pretraining; the first convolution is
+            adapted, see `adapted_weight`. None takes what the card says.
 
     Returns:
         The module, with output of shape ``(N, card.num_features)``, or `Frames` with features
@@ -65,7 +69,16 @@ def load_backbone(
         True
     """
     built, found, _ = _load(name, weights, card, form="frames" if frames else "pooled")
+    wanted = in_channels if in_channels is not None else _stated_channels(found)
+    if wanted is not None:
+        built, found = with_channels(built, found, wanted)
     return built.module, found
+
+
+def _stated_channels(card: BackboneCard) -> int | None:
+    """Return the channels of a card that are others than those of its architecture; None where they are the same."""
+    native = native_channels(card)
+    return card.input_size[0] if native is not None and card.input_size and card.input_size[0] != native else None
 
 
 def load_seq2seq(
@@ -169,7 +182,11 @@ def _load(
 
 def _fill(built: Built, card: BackboneCard, state: dict[str, Tensor], origin: str, *, say: bool = True) -> None:
     """Load a file's tensors, and log what was kept and dropped, if it is to be said."""
-    module, heads = built.module, built.heads
+    module, heads, wanted, first = built.module, built.heads, _stated_channels(card), first_convolution(built.module)
+    if wanted is not None and first is not None and f"{first[0]}.weight" in state:
+        # The file may be of a network that was adapted before.
+        if state[f"{first[0]}.weight"].shape[1] == wanted:
+            with_channels(built, card, wanted)
     if isinstance(module, WrappedTransformer):
         # Files of transformers know nothing of our wrapper, and may hold a pooler that this pooling does not use.
         module, heads = module.model, ("pooler", CTC_HEAD)
@@ -183,7 +200,11 @@ def _from_card(
 ) -> tuple[Built, BackboneCard]:
     """Rebuild a network from a card, with no hub, cache or file at hand."""
     if isinstance(card, BackboneCard):
-        return finish(build(card, form), card)
+        # The card of an adapted network counts its parameters after that.
+        built, wanted = build(card, form), _stated_channels(card)
+        if wanted is not None:
+            built, _ = with_channels(built, card, wanted)
+        return finish(built, card)
     base = describe(stated["architecture"], stated.get("architecture_config", {}))
     found = join(base, stated, {"name": name}, _NO_WEIGHTS)
     return finish(build(found, form), found)

@@ -73,7 +73,12 @@ def check_suspects(cli: TransferCLI, findings: Sequence[Finding]) -> SuspectRepo
     model = cli.resolved["model"]
     try:
         # Anew, not `cli.model`: the check of data builds networks without weights where those would be downloaded.
-        backbone, card = load_backbone(model["backbone"], weights=model.get("weights"), card=model.get("card"))
+        backbone, card = load_backbone(
+            model["backbone"],
+            weights=model.get("weights"),
+            card=model.get("card"),
+            in_channels=model.get("in_channels"),
+        )
     except BackboneError as error:
         return _skipped(str(error))
     show = cli.trainer.progress_bar_callback is not None

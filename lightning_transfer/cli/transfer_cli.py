@@ -29,10 +29,11 @@ from lightning_transfer.cli.errors import UsageError, explain, explain_instantia
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 from lightning_transfer.cli.export_options import ExportOptions
 from lightning_transfer.cli.heads import LINEAR, find_head
-from lightning_transfer.cli.recipe import Recipe
+from lightning_transfer.cli.recipe import Kind, Recipe
 from lightning_transfer.cli.run_callback import RunFolderCallback
 from lightning_transfer.cli.run_checkpoint import RunCheckpoint
 from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_folder, remove_empty
+from lightning_transfer.cli.segmentation_options import SegmentationOptions
 from lightning_transfer.cli.sources import Source
 from lightning_transfer.cli.tracking import continue_runs
 from lightning_transfer.cli.transcription_options import TranscriptionOptions
@@ -105,7 +106,8 @@ class TransferCLI(LightningCLI):
             heads = Literal[(LINEAR, *self.recipe.heads)]  # type: ignore[valid-type] # made from what the recipe has
             parser.add_argument("--model.head", type=heads, default=self.head, help="What follows the backbone.")
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
-        parser.add_class_arguments(TranscriptionOptions if self.transcribes else EvaluationOptions, "evaluation")
+        options = {"transcription": TranscriptionOptions, "segmentation": SegmentationOptions}
+        parser.add_class_arguments(options.get(self.kind, EvaluationOptions), "evaluation")
         if self.arguments.verb == "export":
             parser.add_class_arguments(ExportOptions, skip={"int8"})
             parser.add_argument("--int8", action="store_true", help="Write a quantised model as well.")
@@ -116,7 +118,7 @@ class TransferCLI(LightningCLI):
             parser.link_arguments("check_data", "data.check_data")
         if self.arguments.verb == "check-data":
             parser.add_argument("--strict", action="store_true", help="Exit with 1 for warnings too.")
-        if self.arguments.verb == "check-data" and not self.transcribes:
+        if self.arguments.verb == "check-data" and self.kind == "classification":
             parser.add_argument(
                 "--suspects",
                 action="store_true",
@@ -187,6 +189,10 @@ class TransferCLI(LightningCLI):
             self.config_init["evaluation"].list_keywords()
         if self.arguments.verb == "predict" and hasattr(self.model, "keep_grids"):
             self.model.keep_grids = self.config_init["evaluation"].save_maps
+        if self.draws_masks and self.arguments.verb in ("test", "predict"):
+            from lightning_transfer.cli.segmentation_results import MaskSink
+
+            self.model.sink = MaskSink(self, "predict" if self.arguments.verb == "predict" else "test")
         payload = self.source.payload
         if payload.get("schema") and hasattr(self.datamodule, "use_schema"):
             # Lightning restores a checkpoint after the data are read, and reading asks for its classes.
@@ -198,9 +204,19 @@ class TransferCLI(LightningCLI):
             self.model.source_head = nn.Linear(*shape).requires_grad_(False)
 
     @property
+    def kind(self) -> Kind:
+        """What the model does: tell classes apart, write down speech, or draw masks."""
+        return self.recipe.kind_of(self.head)
+
+    @property
     def transcribes(self) -> bool:
-        """Whether the model writes down speech, and does not tell classes apart."""
-        return self.recipe.kind_of(self.head) == "transcription"
+        """Whether the model writes down speech."""
+        return self.kind == "transcription"
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether the model gives each pixel a class."""
+        return self.kind == "segmentation"
 
     def _find_calibration(self) -> Calibration:
         """Return the checkpoint's calibration, at the false-reject rate that is asked for.

@@ -15,7 +15,15 @@ from lightning_transfer.errors import CheckpointError, DataError, closest, listi
 from lightning_transfer.types import SPLITS, Record, Schema, Task
 
 __all__ = ["ORIGINAL_LABEL", "POSITIVE_CLASS", "Preprocessing", "build_schema", "check_preprocessing", "count_labels"]
-__all__ += ["as_read", "known_schema", "learnt_from_alone", "resolve_classes", "take_together", "warn_of_other_records"]
+__all__ += [
+    "as_read",
+    "count_negatives",
+    "known_schema",
+    "learnt_from_alone",
+    "resolve_classes",
+    "take_together",
+    "warn_of_other_records",
+]
 
 POSITIVE_CLASS = "defect"
 """Name of everything but the negative class, where a model tells only these two apart."""
@@ -209,12 +217,8 @@ def build_schema(
     return Schema(
         task=task,
         classes=classes,
-        counts={
-            split: {"utterances": len(rows)} if task == "transcription" else count_labels(rows, classes)
-            for split, rows in by_split.items()
-            if rows
-        },
-        negative_class=classes[0] if task == "binary" and classes else negative_class,
+        counts={split: _count(rows, classes, task) for split, rows in by_split.items() if rows},
+        negative_class=classes[0] if task in ("binary", "segmentation") and classes else negative_class,
         num_groups={
             split: len({record.group for record in rows})
             for split, rows in by_split.items()
@@ -224,6 +228,7 @@ def build_schema(
         sampling=sampling,
         preprocessing=_plain(preprocessing),
         fingerprint=fingerprint(records),
+        negatives=count_negatives(by_split["train"], classes) if task == "multilabel" else {},
     )
 
 
@@ -238,6 +243,17 @@ def check_preprocessing(current: Mapping[str, Any], saved: Mapping[str, Any]) ->
     if then and different:
         lines = "; ".join(f"`{key}` is {now.get(key)}, the checkpoint has {then.get(key)}" for key in different)
         raise CheckpointError(f"The preprocessing differs from training's: {lines}. Use the checkpoint's values.")
+
+
+def _count(records: Sequence[Record], classes: Sequence[str], task: Task) -> dict[str, int]:
+    """Return what `Schema.counts` says of one split."""
+    if task == "transcription":
+        return {"utterances": len(records)}
+    if task == "segmentation":
+        # By the label of the whole image, which need not be a class of pixels.
+        named = [str(record.label) if isinstance(record.label, str) else "images" for record in records]
+        return {name: named.count(name) for name in sorted(set(named))}
+    return count_labels(records, classes)
 
 
 def count_labels(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
@@ -255,6 +271,17 @@ def count_labels(records: Sequence[Record], classes: Sequence[str]) -> dict[str,
         elif record.label is not None:
             counts[record.label] = counts.get(record.label, 0) + 1
     return counts
+
+
+def count_negatives(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
+    """Return for each label of multi-label records how many are known not to have it.
+
+    Example:
+        >>> count_negatives([Record("1", None, (0.0, None)), Record("2", None, (0.0, 0.3))], ("x", "y"))
+        {'x': 2, 'y': 0}
+    """
+    labels = [record.label for record in records if isinstance(record.label, tuple)]
+    return {name: sum(label[place] == 0.0 for label in labels) for place, name in enumerate(classes)}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,22 @@ from lightning_transfer.evaluation.routing_fit import fit_routing
 from lightning_transfer.evaluation.routing_metrics import RoutingResult, measure_routing
 from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
 from lightning_transfer.evaluation.routing_terminal import format_decisions, format_policy, format_routing
-from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs, collect_transcripts
+from lightning_transfer.evaluation.runner import (
+    Outputs,
+    collect_features,
+    collect_outputs,
+    collect_transcripts,
+    stream_outputs,
+)
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
+from lightning_transfer.evaluation.segmentation import MaskRow, evaluate_segmentation
+from lightning_transfer.evaluation.segmentation_file import MaskWriter, write_masks_table
+from lightning_transfer.evaluation.segmentation_judge import DrawnMask, JudgedMask, MaskJudge, judge_mask
+from lightning_transfer.evaluation.segmentation_maps import restore_logits, write_mask
+from lightning_transfer.evaluation.segmentation_plain import fit_pixels
+from lightning_transfer.evaluation.segmentation_result import SegmentationResult
+from lightning_transfer.evaluation.segmentation_terminal import format_segmentation
+from lightning_transfer.evaluation.segmenter import PredictedMask, Segmenter
 from lightning_transfer.evaluation.shortcut_terminal import format_shortcuts
 from lightning_transfer.evaluation.shortcuts import Shortcut, ShortcutTable, evaluate_shortcuts
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
@@ -62,10 +76,16 @@ __all__ = [
     "ComparedRun",
     "CurvePoint",
     "DataFacts",
+    "DrawnMask",
+    "JudgedMask",
     "LabelCheck",
     "Latency",
     "LatencyRow",
+    "MaskJudge",
+    "MaskRow",
+    "MaskWriter",
     "Outputs",
+    "PredictedMask",
     "Predictor",
     "ProbeScore",
     "RecogniserOutputs",
@@ -76,6 +96,8 @@ __all__ = [
     "RoutingResult",
     "RunComparison",
     "Scratch",
+    "SegmentationResult",
+    "Segmenter",
     "Shortcut",
     "ShortcutTable",
     "Slice",
@@ -94,12 +116,14 @@ __all__ = [
     "decide",
     "evaluate_classification",
     "evaluate_localisation",
+    "evaluate_segmentation",
     "evaluate_shortcuts",
     "evaluate_slices",
     "evaluate_transcription",
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
+    "fit_pixels",
     "fit_routing",
     "fit_scratch",
     "format_calibration",
@@ -110,12 +134,14 @@ __all__ = [
     "format_policy",
     "format_recommendation",
     "format_routing",
+    "format_segmentation",
     "format_shortcuts",
     "format_slices",
     "format_suspects",
     "format_table",
     "format_transcription",
     "join_transcripts",
+    "judge_mask",
     "knn_baseline",
     "label_indices",
     "linear_probe_baseline",
@@ -130,10 +156,14 @@ __all__ = [
     "rank_groups",
     "recall_by_kind",
     "recommend",
+    "restore_logits",
     "sample_examples",
+    "stream_outputs",
     "threshold_curve",
     "write_confusion",
     "write_decisions",
+    "write_mask",
+    "write_masks_table",
     "write_suspects",
     "write_transcripts",
 ]

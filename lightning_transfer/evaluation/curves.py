@@ -14,7 +14,8 @@ from lightning_transfer.evaluation.runner import Outputs
 from lightning_transfer.evaluation.scores import decision_score, labels_of, negative_index, predicted_classes
 from lightning_transfer.types import Calibration, Schema
 
-__all__ = ["CurvePoint", "Reliability", "ReliabilityBin", "measure_reliability", "threshold_curve"]
+__all__ = ["CurvePoint", "Reliability", "ReliabilityBin", "measure_reliability"]
+__all__ += ["reliability_bins", "threshold_curve"]
 
 _Float = NDArray[np.float64]
 
@@ -105,8 +106,8 @@ def measure_reliability(
     )
     ones = np.ones((1, len(before[0])))
     return Reliability(
-        before=_bins(*before[:2], num_bins),
-        after=_bins(*after[:2], num_bins),
+        before=reliability_bins(*before[:2], num_bins),
+        after=reliability_bins(*after[:2], num_bins),
         ece_before=float(metrics.calibration_error(ones, *before[:2], num_bins)[0]),
         ece_after=float(metrics.calibration_error(ones, *after[:2], num_bins)[0]),
         brier_before=float(before[2].mean()),
@@ -126,7 +127,18 @@ def _judged(
     return probs.max(axis=1), right, metrics.brier_terms(probs, target)
 
 
-def _bins(confidence: _Float, is_right: NDArray[np.bool_], num_bins: int) -> tuple[ReliabilityBin, ...]:
+def reliability_bins(confidence: _Float, is_right: NDArray[Any], num_bins: int = 15) -> tuple[ReliabilityBin, ...]:
+    """Return the bins of equal width that are not empty.
+
+    Args:
+        confidence: Probability of what was predicted, or of one class, ``(N,)``.
+        is_right: Whether it came true, ``(N,)``.
+        num_bins: In ``[0, 1]``.
+
+    Example:
+        >>> reliability_bins(np.array([0.2, 0.3, 0.9]), np.array([0, 1, 1]), num_bins=2)[0].accuracy
+        0.5
+    """
     places = metrics.confidence_bins(confidence, num_bins)
     found = []
     for place in np.unique(places).tolist():

@@ -15,12 +15,12 @@ from lightning_transfer.evaluation.scores import decided_classes, decision_score
 from lightning_transfer.metrics import Interval, Resamples
 from lightning_transfer.types import Calibration, Schema
 
-__all__ = ["Judge", "intervals", "judge", "open_end"]
+__all__ = ["NO_ECE_INTERVAL", "Judge", "intervals", "judge", "open_end"]
 
 _Float = NDArray[np.float64]
 _TOP = 3
 _TOP_ACCURACY = f"top_{_TOP}_accuracy"
-_NO_ECE_INTERVAL = "no interval: drawing with replacement inflates the binned error"
+NO_ECE_INTERVAL = "no interval: drawing with replacement inflates the binned error"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def intervals(drawn: Resamples, found: Judge, confidence: float) -> dict[str, In
         mask, reason = found.masks.get(name), found.reasons.get(name, "")
         item = drawn.interval(name, mask=mask, confidence=confidence, reason=reason)
         if name == "ece" and item.value is not None:
-            item = Interval(item.value, None, None, item.n, item.num_groups, _NO_ECE_INTERVAL)
+            item = Interval(item.value, None, None, item.n, item.num_groups, NO_ECE_INTERVAL)
         table[name] = open_end(item, confidence) if name in found.shares else item
     return table
 

@@ -32,6 +32,8 @@ def negative_index(schema: Schema) -> int | None:
 def labels_of(outputs: Outputs, schema: Schema) -> NDArray[Any]:
     """Return the labels as class indices ``(N,)`` with -1 for missing, or for multi-label ``(N, C)`` with NaN.
 
+    A soft label, between 0 and 1, is for training: nothing can be judged by it, so it is missing here.
+
     Raises:
         TransferError: If there are no labels, or the shapes or values do not fit the schema.
     """
@@ -53,11 +55,12 @@ def labels_of(outputs: Outputs, schema: Schema) -> NDArray[Any]:
         )
     target = outputs.target.numpy()
     if schema.task == "multilabel":
-        return target.astype(np.float64).reshape(len(outputs), schema.num_classes)
+        labels = target.astype(np.float64).reshape(len(outputs), schema.num_classes)
+        return np.where((labels == 0.0) | (labels == 1.0), labels, np.nan)
     flat = target.reshape(len(outputs))
     if schema.task == "binary":
         flat = flat.astype(np.float64)
-        flat = np.where(np.isnan(flat), -1.0, flat)
+        flat = np.where((flat == 0.0) | (flat == 1.0), flat, -1.0)
     classes = flat.astype(np.int64)
     if len(classes) and classes.max() >= schema.num_classes:
         raise TransferError(f"A label has the number {classes.max()}, and there are {schema.num_classes} classes.")

@@ -276,12 +276,16 @@ class _Probe:
     seed: int
     num_tests: int
     _own: dict[str, tuple[Float, Any] | None] = field(default_factory=dict)
+    _divisions: dict[bytes, str] = field(default_factory=dict)
 
     def column(self, column: str) -> tuple[list[Shortcut], str]:
         """Return what is found of a column, or the reason why it is not probed."""
         values, reason = _values([record.meta.get(column) for record in self.data.records], column)
         if reason:
             return [], reason
+        same = self._divisions.setdefault(group_codes(values).tobytes(), column)
+        if same != column:
+            return [], f"it divides the records as `{same}` does"
         codes = self.data.codes
         asked = common_values(values, codes, MIN_GROUPS, _MOST_VALUES)
         if not asked:

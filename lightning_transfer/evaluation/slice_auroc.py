@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SliceAuroc"]
+__all__ = ["FindingSliceAuroc", "SliceAuroc"]
 
 _Float = NDArray[np.float64]
 _Places = NDArray[np.int64]
@@ -111,6 +111,56 @@ class SliceAuroc:
             for kind in (positives, negatives)
         )
         return _ratio(inside, own_pos * own_neg), _ratio(outside, (all_pos - own_pos) * (all_neg - own_neg))
+
+
+class FindingSliceAuroc:
+    """AUROC of several findings within each slice, and within all records outside of it.
+
+    Args:
+        findings: Name, score ``(N,)`` and label ``(N,)`` of each finding; records whose label is NaN do not count.
+        masks: The records ``(N,)`` of each of ``S`` slices.
+    """
+
+    def __init__(self, findings: Sequence[tuple[str, _Float, _Float]], masks: Sequence[NDArray[np.bool_]]) -> None:
+        self.known = [~np.isnan(label) for _, _, label in findings]
+        self.judges = [
+            SliceAuroc(score[known], label[known] == 1, [mask[known] for mask in masks])
+            for (_, score, label), known in zip(findings, self.known, strict=True)
+        ]
+        self.num_slices = len(masks)
+        self.shared: NDArray[np.bool_] | None = None
+
+    def __call__(self, counts: _Float, codes: _Places) -> tuple[_Float, _Float, _Float, _Float]:
+        """Return the mean over findings in each slice and in its rest ``(B, S)``, and each finding's own, for gaps.
+
+        A slice is compared with its rest by the findings that both have: those that are defined in the first call,
+        which is that of all records.
+
+        Args:
+            counts: How often each group was drawn ``(B, G)``.
+            codes: Group of each record ``(N,)``.
+
+        Returns:
+            Mean in each slice over its findings; that over the findings shared with the rest, in the slice and in the
+            rest; and the single ones ``(B, S, F)``.
+        """
+        both = [
+            judge(counts, codes[known])
+            if known.any()
+            else (np.full((len(counts), self.num_slices), np.nan), np.full((len(counts), self.num_slices), np.nan))
+            for judge, known in zip(self.judges, self.known, strict=True)
+        ]
+        own, rest = (np.stack([pair[side] for pair in both], axis=2) for side in (0, 1))
+        if self.shared is None:
+            self.shared = np.isfinite(own[0]) & np.isfinite(rest[0])
+        inside, outside = (_mean(np.where(self.shared, part, np.nan)) for part in (own, rest))
+        return _mean(own), inside, outside, own
+
+
+def _mean(values: _Float) -> _Float:
+    """Average over the last axis what is defined; NaN where nothing is."""
+    defined = np.isfinite(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
 def _ratio(above: _Float, below: _Float) -> _Float:

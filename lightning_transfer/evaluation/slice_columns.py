@@ -16,7 +16,7 @@ from lightning_transfer.data.audit_columns import parse_times
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import Record, Schema
 
-__all__ = ["MAX_VALUES", "cut_column", "find_columns"]
+__all__ = ["MAX_VALUES", "MISSING", "cut_column", "find_columns"]
 
 MAX_VALUES = 20
 """Different values of a column that still make a slice each."""
@@ -24,7 +24,12 @@ MAX_VALUES = 20
 # A number with more values than this is cut into four bands of like numbers of records.
 _MAX_NUMBERS = 8
 _NUM_BANDS = 4
-_MISSING = "(none)"
+MISSING = "(none)"
+"""The slice of records without a value."""
+
+_AGES = frozenset({"age", "patient_age", "patientage", "age_years", "age_at_study"})
+_AGE_BANDS = ((18.0, "under 18"), (40.0, "18 to 39"), (60.0, "40 to 59"), (80.0, "60 to 79"), (121.0, "80 and over"))
+_AGE_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
 def find_columns(
@@ -60,15 +65,19 @@ def cut_column(values: Sequence[Any], name: str = "") -> tuple[list[str], str]:
 
     A column of at most 20 values makes a slice of each, missing ones included. One of times with more than 8 is cut
     into quarters of years; into months or days where one quarter holds all, into years where there are too many
-    quarters. One of numbers with more than 8 is cut at its quartiles; a value on a cut belongs to the upper band.
+    quarters. One of ages in years, or as DICOM writes them (``045Y``), is cut at 18, 40, 60 and 80: quartiles of one
+    hospital are no bands of another. One of other numbers with more than 8 is cut at its quartiles; a value on a cut
+    belongs to the upper band.
 
     Args:
         values: One for each record; None, an empty text and NaN are missing.
-        name: Of the column; a name such as ``created`` tells that ``20250103`` is a day.
+        name: Of the column; a name such as ``created`` tells that ``20250103`` is a day, and ``age`` what 45 is.
 
     Example:
         >>> cut_column(["a", "b", None])
         (['a', 'b', '(none)'], '')
+        >>> cut_column(["045Y", "018M", None], "patient_age")[0]
+        ['40 to 59', 'under 18', '(none)']
         >>> sorted(set(cut_column(list(range(1, 13)))[0]))
         ['1 to 3.75', '3.75 to 6.5', '6.5 to 9.25', '9.25 to 12']
         >>> sorted(set(cut_column([f"2025-{month:02}-01" for month in range(1, 13)])[0]))
@@ -77,15 +86,19 @@ def cut_column(values: Sequence[Any], name: str = "") -> tuple[list[str], str]:
         ([], 'all records have `a`')
     """
     texts = [_text(value) for value in values]
-    distinct = sorted(set(texts) - {_MISSING})
+    distinct = sorted(set(texts) - {MISSING})
     if len(set(texts)) < 2:
         return [], f"all records have `{distinct[0]}`" if distinct else "no record has a value"
+    ages = _ages(name, texts)
+    if ages is not None:
+        one = sorted(set(ages) - {MISSING})
+        return (ages, "") if len(set(ages)) > 1 else ([], f"all records have an age of `{one[0]}`")
     periods = _periods(name, texts) if len(distinct) > _MAX_NUMBERS else None
     if periods is not None:
         return periods, ""
     numbers = [_number(text) for text in texts]
     if len(distinct) > _MAX_NUMBERS and all(
-        number is not None or text == _MISSING for number, text in zip(numbers, texts, strict=True)
+        number is not None or text == MISSING for number, text in zip(numbers, texts, strict=True)
     ):
         return _bands(numbers)
     if len(distinct) > MAX_VALUES:
@@ -93,17 +106,38 @@ def cut_column(values: Sequence[Any], name: str = "") -> tuple[list[str], str]:
     return texts, ""
 
 
+def _ages(name: str, texts: Sequence[str]) -> list[str] | None:
+    """Return the band of each age; None where the column is no age, or has bands already."""
+    if name.strip().lower().replace(" ", "_") not in _AGES:
+        return None
+    years = [None if text == MISSING else _years(text) for text in texts]
+    if any(year is None and text != MISSING for year, text in zip(years, texts, strict=True)):
+        return None
+    return [MISSING if year is None else next(band for end, band in _AGE_BANDS if year < end) for year in years]
+
+
+def _years(text: str) -> float | None:
+    """Return an age in years; None for what is none."""
+    text = text.removesuffix("+")  # `90+` of anonymised data
+    unit = _AGE_UNITS.get(text[-1:].upper())
+    number = _number(text if unit is None else text[:-1])
+    if number is None:
+        return None
+    years = number * (1.0 if unit is None else unit)
+    return years if 0.0 <= years < _AGE_BANDS[-1][0] else None
+
+
 def _periods(name: str, texts: Sequence[str]) -> list[str] | None:
     """Return the quarter of each time, or another period that makes some slices and not too many; None for no times."""
-    known = [text for text in texts if text != _MISSING]
+    known = [text for text in texts if text != MISSING]
     found = parse_times(name, known)
     if found is None:
         return None
     times = iter([None if math.isnan(time) else datetime.fromtimestamp(time, tz=timezone.utc) for time in found])
-    days = [None if text == _MISSING else next(times) for text in texts]
+    days = [None if text == MISSING else next(times) for text in texts]
     for form in ("quarter", "%Y-%m", "%Y-%m-%d", "%Y"):
-        names = [_MISSING if day is None else _period(day, form) for day in days]
-        if 2 <= len(set(names) - {_MISSING}) <= MAX_VALUES:
+        names = [MISSING if day is None else _period(day, form) for day in days]
+        if 2 <= len(set(names) - {MISSING}) <= MAX_VALUES:
             return names
     return None
 
@@ -120,13 +154,13 @@ def _bands(numbers: Sequence[float | None]) -> tuple[list[str], str]:
         return [], f"its quartiles lie within {names[0] if names else f'{edges[0]:.4g}'}"
     places = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(names) - 1)
     bands = iter(places.tolist())
-    return [_MISSING if number is None else names[next(bands)] for number in numbers], ""
+    return [MISSING if number is None else names[next(bands)] for number in numbers], ""
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - whatever a reader put there
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return _MISSING
-    return str(value).strip() or _MISSING
+        return MISSING
+    return str(value).strip() or MISSING
 
 
 def _number(text: str) -> float | None:

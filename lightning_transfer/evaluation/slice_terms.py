@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_transfer import metrics
-from lightning_transfer.evaluation.scores import decision_score, negative_index, predicted_classes
+from lightning_transfer.evaluation.scores import decided_classes, decision_score, negative_index, predicted_classes
 from lightning_transfer.metrics import ClassCounts
 from lightning_transfer.types import Calibration, Schema
 
 __all__ = ["SliceTerms", "slice_terms"]
 
 _Float = NDArray[np.float64]
+_AT_THRESHOLDS = ("mean_recall_at_thresholds", "mean_false_positive_rate_at_thresholds")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class SliceTerms:
         ranking: Score ``(N,)`` to rank by, and who is positive ``(N,)``; None without a negative class.
         classes: Which classes each record has, ``(N, C)``; of width 0 where there are none.
         higher_is_worse: Whether the headline counts errors.
+        findings: Multi-label: name, score to rank by ``(N,)``, and label ``(N,)``, NaN for unknown, of each finding,
+            where the headline is the mean of their AUROCs; else empty.
     """
 
     values: _Float
@@ -44,6 +47,7 @@ class SliceTerms:
     names: tuple[str, ...]
     shares: frozenset[str]
     higher_is_worse: bool = False
+    findings: tuple[tuple[str, _Float, _Float], ...] = ()
 
     def classes_of(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which classes the records of a mask ``(N,)`` have, ``(C,)``."""
@@ -75,7 +79,7 @@ def slice_terms(
         headline: ``macro_f1`` or ``auroc``.
     """
     if schema.task == "multilabel":
-        return _label_terms(logits, target, schema)
+        return _label_terms(logits, target, schema, calibration, headline)
     preds, num = predicted_classes(logits, schema), schema.num_classes
     classes = target[:, None] == np.arange(num)
     columns = [classes & (preds == target)[:, None], classes, preds[:, None] == np.arange(num)]
@@ -108,23 +112,45 @@ def slice_terms(
     return SliceTerms(values, read, about, reasons, ranking, classes, names, frozenset(("accuracy", *about)))
 
 
-def _label_terms(logits: _Float, target: NDArray[Any], schema: Schema) -> SliceTerms:
-    """Multi-label: the F1 of the positives, and the accuracy of the known cells, in the mean over the classes."""
+def _label_terms(
+    logits: _Float, target: NDArray[Any], schema: Schema, calibration: Calibration, headline: str
+) -> SliceTerms:
+    """Multi-label, in the mean over the classes: AUROC or F1, and accuracy of the known cells.
+
+    Where each class has a threshold, the share of its positives and of its negatives that are called, too: a model that
+    ranks well may still do harm by missing more of what one group has.
+    """
     known = ~np.isnan(target)
     called = (predicted_classes(logits, schema) == 1) & known
     present = known & (target == 1)
-    columns = (called & present, present, called, (called == present) & known, known)
+    columns = [called & present, present, called, (called == present) & known, known]
+    at_thresholds = bool(calibration.label_thresholds)
+    if at_thresholds:
+        decided = (decided_classes(logits, schema, calibration) == 1) & known
+        columns += [decided & present, decided & ~present]
 
     def read(sums: _Float) -> dict[str, _Float]:
-        hits, positives, preds, right, cells = np.split(sums, 5, axis=1)
-        return {
-            "macro_f1": metrics.macro_f1(ClassCounts(hits, positives, preds)),
-            "accuracy": metrics.mean_defined(_share(right, cells)),
-        }
+        hits, positives, preds, right, cells, *further = np.split(sums, len(columns), axis=1)
+        result = {} if headline == "auroc" else {"macro_f1": metrics.macro_f1(ClassCounts(hits, positives, preds))}
+        result["accuracy"] = metrics.mean_defined(_share(right, cells))
+        for name, above, below in zip(_AT_THRESHOLDS, further, (positives, cells - positives), strict=False):
+            result[name] = metrics.mean_defined(_share(above, below))
+        return result
 
-    reasons = {"macro_f1": "no record has a class"}
+    reasons = {
+        "macro_f1": "no record has a class",
+        "auroc": "no class has both positives and negatives",
+        _AT_THRESHOLDS[0]: "no record has a class",
+        _AT_THRESHOLDS[1]: "every record has every class",
+    }
     values = np.concatenate(columns, axis=1).astype(np.float64)
-    return SliceTerms(values, read, {}, reasons, None, present, ("macro_f1", "accuracy"), frozenset())
+    names = (headline, "accuracy", *(_AT_THRESHOLDS if at_thresholds else ()))
+    findings = tuple(
+        (name, logits[:, place], target[:, place].astype(np.float64)) for place, name in enumerate(schema.classes)
+    )
+    return SliceTerms(
+        values, read, {}, reasons, None, present, names, frozenset(), findings=findings if headline == "auroc" else ()
+    )
 
 
 def _share(above: _Float, below: _Float) -> _Float:

@@ -14,8 +14,9 @@ from lightning_transfer.evaluation.judges import open_end
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.runner import Outputs
 from lightning_transfer.evaluation.scores import labels_of, negative_index
-from lightning_transfer.evaluation.slice_auroc import SliceAuroc
-from lightning_transfer.evaluation.slice_columns import cut_column, find_columns
+from lightning_transfer.evaluation.slice_auroc import FindingSliceAuroc, SliceAuroc
+from lightning_transfer.evaluation.slice_columns import MISSING, cut_column, find_columns
+from lightning_transfer.evaluation.slice_gaps import SliceGap, SliceValues, find_gaps
 from lightning_transfer.evaluation.slice_terms import SliceTerms, slice_terms
 from lightning_transfer.metrics import Interval, Resamples
 from lightning_transfer.types import Calibration, Record, Schema
@@ -82,6 +83,8 @@ class SliceTable:
         left_out: Column -> why it made no slices.
         note: How to read the table.
         higher_is_worse: Whether the headline counts errors.
+        gaps: Between which two slices of a column the headline differs most, the largest first, and then the largest
+            gap of each finding; empty where the headline is no AUROC.
     """
 
     headline: str
@@ -89,6 +92,7 @@ class SliceTable:
     left_out: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     higher_is_worse: bool = False
+    gaps: tuple[SliceGap, ...] = ()
 
     @property
     def worst(self) -> tuple[Slice, ...]:
@@ -133,7 +137,8 @@ def evaluate_slices(
         schema: Of the model.
         calibration: Of the checkpoint.
         columns: Names; ``all`` takes every column, none takes none.
-        headline: ``macro_f1`` or ``auroc``; the latter needs a negative class.
+        headline: ``macro_f1`` or ``auroc``; the latter needs a negative class, or several labels a record: then it is
+            the mean over those that are defined in the slice.
         max_slices: Columns past this total are left out.
         n_resamples: Draws of the bootstrap.
         confidence: Of the intervals.
@@ -144,7 +149,8 @@ def evaluate_slices(
         ValueError: If the headline is another.
         TransferError: If labels are missing.
     """
-    if headline not in ("macro_f1", "auroc") or (headline == "auroc" and negative_index(schema) is None):
+    has_auroc = schema.task == "multilabel" or negative_index(schema) is not None
+    if headline not in ("macro_f1", "auroc") or (headline == "auroc" and not has_auroc):
         raise ValueError(f"Expected `headline` macro_f1, or auroc with a negative class, got `{headline}`.")
     target = labels_of(outputs, schema)
     known = ~np.isnan(target).all(axis=1) if schema.task == "multilabel" else target >= 0
@@ -203,20 +209,27 @@ def slice_records(
     whole = _Part.of(terms, codes, np.ones(len(records), dtype=bool))
 
     ranked = SliceAuroc(*terms.ranking, list(masks.values())) if headline == "auroc" and terms.ranking else None
+    several = FindingSliceAuroc(terms.findings, list(masks.values())) if terms.findings else None
 
     def statistic(counts: _Float) -> dict[str, _Float]:
         """Return the metrics of each slice, and the headline of its rest, of draws of groups ``(B, G)``."""
         total = counts @ whole.sums
         aurocs = None if ranked is None else ranked(counts, codes)
+        by_finding = None if several is None else several(counts, codes)
         result = {}
         for place, part in enumerate(parts):
             sums = counts[:, part.groups] @ part.sums
             found = terms.read(sums)
             if aurocs is not None:
                 found[headline], rest = (both[:, place] for both in aurocs)
+            elif by_finding is not None:
+                found[headline], shared, rest = (part[:, place] for part in by_finding[:3])
+                found["difference"] = shared - rest
+                for number, values in enumerate(by_finding[3][:, place].T):
+                    found[f"of {number}"] = values
             else:
                 rest = terms.among(total - sums, terms.classes_of(part.mask))
-            found["difference"] = found[headline] - rest
+            found.setdefault("difference", found[headline] - rest)
             result.update({f"{place} {name}": value for name, value in found.items()})
         return result
 
@@ -231,7 +244,8 @@ def slice_records(
     ]
     chosen = _standing_out(drawn, slices)
     marked = tuple(replace(item, stands_out=out) for item, out in zip(slices, chosen, strict=True))
-    table = SliceTable(headline, marked, higher_is_worse=worse)
+    gaps = _gaps(drawn, slices, terms, confidence) if headline == "auroc" else ()
+    table = SliceTable(headline, marked, higher_is_worse=worse, gaps=gaps)
     order = list(found)
     ordered = sorted(table.slices, key=lambda item: (order.index(item.column), table._badness(item)))
     return replace(table, slices=tuple(ordered), left_out=left_out, note=_note(ordered, headline))
@@ -301,6 +315,24 @@ def _slice(
         metrics=table,
         difference=interval("difference", part.mask, "undefined here or in the rest"),
     )
+
+
+def _gaps(drawn: Resamples, slices: Sequence[Slice], terms: SliceTerms, confidence: float) -> tuple[SliceGap, ...]:
+    """Return the largest gaps between slices that are large enough; a missing value is no group of people."""
+    names = [f"of {number}" for number in range(len(terms.findings))] or [terms.names[0]]
+    values = [
+        SliceValues(
+            item.column,
+            item.value,
+            np.array([drawn.point[f"{place} {name}"] for name in names]),
+            np.stack([drawn.values[f"{place} {name}"] for name in names]),
+            item.n,
+            item.num_groups,
+        )
+        for place, item in enumerate(slices)
+        if not item.small and item.value != MISSING
+    ]
+    return find_gaps(values, [name for name, _, _ in terms.findings], confidence)
 
 
 def _standing_out(drawn: Resamples, slices: Sequence[Slice]) -> list[bool]:

@@ -31,7 +31,7 @@ def exported_network(module: TransferModule) -> nn.Module:
         module: Restored from a checkpoint; of a `NormalOnlyModule` the memory of normal patches is the head.
 
     Raises:
-        ExportError: If it has no head, or an empty memory.
+        ExportError: If it has no head, or an empty memory, or averages over views.
 
     Example:
         >>> import torch
@@ -45,6 +45,12 @@ def exported_network(module: TransferModule) -> nn.Module:
     if module.head is None:
         raise ExportError(
             f"This `{type(module).__name__}` has no head yet: export a module restored from a checkpoint."
+        )
+    views = getattr(module, "test_time_views", ())
+    if views:
+        raise ExportError(
+            f"This model averages over views of each picture (`test_time_views: {list(views)}`), and its thresholds "
+            "are those of the average; a graph of one view would decide otherwise. Fit without them, and export that."
         )
     network: nn.Module
     if isinstance(module, NormalOnlyModule):

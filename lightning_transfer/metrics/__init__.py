@@ -49,6 +49,7 @@ from lightning_transfer.metrics.forgetting import (
     l2_distance,
     predicted_class,
 )
+from lightning_transfer.metrics.label_auroc import LabelAUROC, auroc_of_columns
 from lightning_transfer.metrics.localisation import (
     PixelCounts,
     count_pixels,
@@ -65,6 +66,15 @@ from lightning_transfer.metrics.operating_point import (
     resampled_thresholds,
 )
 from lightning_transfer.metrics.retention import budget_left, relative_gain, retention_rank, retention_score
+from lightning_transfer.metrics.segmentation import (
+    OverlapCounts,
+    SegmentationDice,
+    count_overlap,
+    dice,
+    hausdorff95,
+    image_dice,
+    iou,
+)
 from lightning_transfer.metrics.selective import (
     PrecisionThreshold,
     RiskCoverage,
@@ -81,6 +91,7 @@ from lightning_transfer.metrics.threshold import (
     Threshold,
     threshold_at_false_positive_rate,
     threshold_at_precision,
+    threshold_at_recall,
     threshold_expected_f1,
     threshold_max_f1,
 )
@@ -102,10 +113,13 @@ __all__ = [
     "ErrorRate",
     "Interval",
     "KeywordCounts",
+    "LabelAUROC",
+    "OverlapCounts",
     "PixelCounts",
     "PrecisionThreshold",
     "Resamples",
     "RiskCoverage",
+    "SegmentationDice",
     "Threshold",
     "TrainingMemory",
     "accuracy",
@@ -113,6 +127,7 @@ __all__ = [
     "align",
     "aurc",
     "auroc",
+    "auroc_of_columns",
     "average_precision",
     "balanced_accuracy",
     "brier_terms",
@@ -124,8 +139,10 @@ __all__ = [
     "cluster_bootstrap",
     "confidence_bins",
     "cosine_distance",
+    "count_overlap",
     "count_pixels",
     "coverage_at_precision",
+    "dice",
     "effective_number",
     "energy_score",
     "error_rate",
@@ -134,6 +151,9 @@ __all__ = [
     "fit_temperature",
     "foreign_accepted_at_recall",
     "group_codes",
+    "hausdorff95",
+    "image_dice",
+    "iou",
     "keyword_counts",
     "kl_divergence",
     "knn_predictions",
@@ -168,6 +188,7 @@ __all__ = [
     "score_bins",
     "threshold_at_false_positive_rate",
     "threshold_at_precision",
+    "threshold_at_recall",
     "threshold_expected_f1",
     "threshold_max_f1",
     "trainable_memory",

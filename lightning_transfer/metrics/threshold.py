@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_transfer.metrics.bootstrap import Float
 
-__all__ = ["Threshold", "threshold_at_false_positive_rate", "threshold_at_precision", "threshold_expected_f1"]
-__all__ += ["threshold_max_f1"]
+__all__ = ["Threshold", "threshold_at_false_positive_rate", "threshold_at_precision", "threshold_at_recall"]
+__all__ += ["threshold_expected_f1", "threshold_max_f1"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,37 @@ def threshold_at_precision(scores: ArrayLike, is_positive: ArrayLike, min_precis
     best_index = good[np.argmax(hits[good])]
     rule = f"highest recall with a precision of at least {min_precision:g}"
     return _achieved(_below(cuts[best_index], score), rule, score, positive)
+
+
+def threshold_at_recall(scores: ArrayLike, is_positive: ArrayLike, min_recall: float) -> Threshold:
+    """Return the highest threshold that calls at least a share ``min_recall`` of the positives positive.
+
+    Highest, so that it calls the fewest negatives that the recall allows. With few positives it lies below the lowest
+    of them.
+
+    Args:
+        scores: ``(N,)``, higher means positive.
+        is_positive: ``(N,)``, of bool.
+        min_recall: In ``[0, 1]``.
+
+    Raises:
+        ValueError: If ``min_recall`` is out of range, a score is not finite, or there are no positives.
+
+    Example:
+        >>> cut = threshold_at_recall([0.1, 0.2, 0.6, 0.9], [False, True, False, True], min_recall=0.9)
+        >>> round(cut.value, 2), cut.recall, cut.false_positive_rate
+        (0.15, 1.0, 0.5)
+    """
+    if not 0.0 <= min_recall <= 1.0:
+        raise ValueError(f"Expected `min_recall` in [0, 1], got {min_recall}. 0.95 misses one positive in twenty.")
+    score, positive = _checked(scores, is_positive)
+    _need_positives(positive, "Recall")
+    found = np.sort(score[positive])[::-1]
+    # The small term undoes rounding: 0.28 * 25 is 7.000000000000001.
+    needed = int(np.ceil(min_recall * len(found) - 1e-9))
+    rule = f"highest threshold with a recall of at least {min_recall:g}"
+    cut = float(np.nextafter(score.max(), np.inf)) if needed == 0 else _below(float(found[needed - 1]), score)
+    return _achieved(cut, rule, score, positive)
 
 
 def threshold_max_f1(scores: ArrayLike, is_positive: ArrayLike) -> Threshold:

@@ -83,7 +83,7 @@ class ClassificationModule(TransferModule):
             expansion.load_backbone(self, keep_source_head=source_head)
         self._expansion = expansion
         self._rows_to_start = expansion is not None
-        self.loss_name = loss
+        self.loss_name: str = loss  # subclasses know further ones
         self.focal_gamma = focal_gamma
         self.class_weights = class_weights
         self.logit_adjustment = logit_adjustment
@@ -209,7 +209,8 @@ class ClassificationModule(TransferModule):
         schema = self.schema
         if schema is None or schema.task != "multiclass":
             shaped = target.reshape(preds.shape)
-            known = torch.where(torch.isnan(shaped), torch.full_like(shaped, -1), shaped).long()
+            # Missing labels, and soft ones, say nothing that could be right or wrong.
+            known = torch.where((shaped == 0) | (shaped == 1), shaped, torch.full_like(shaped, -1)).long()
             scores = torch.sigmoid(preds)
             two_sided = schema is not None and schema.task == "binary" and name != "auroc"
             metric.update(

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["balanced_class_weights", "binary_loss", "ctc_loss", "log_prior", "multiclass_loss", "next_token_loss"]
-__all__ += ["supervised_contrastive_loss"]
+__all__ = ["asymmetric_loss", "balanced_class_weights", "balanced_label_weights", "binary_loss", "ctc_loss"]
+__all__ += ["log_prior", "multiclass_loss", "next_token_loss", "supervised_contrastive_loss"]
 
 
 def multiclass_loss(
@@ -57,9 +57,12 @@ def binary_loss(
 ) -> Tensor:
     """Sigmoid cross-entropy for binary and multi-label targets; missing labels (NaN) do not count.
 
+    A target between 0 and 1 is soft: its loss is the mean of what 1 and 0 would cost, in these shares, with whatever
+    the options make of each.
+
     Args:
         preds: Logits ``(N,)`` or ``(N, C)``.
-        target: ``0.0``, ``1.0`` or NaN, of the same shape.
+        target: In ``[0, 1]``, or NaN, of the same shape.
         weight: ``(C, 2)``: factors of the negatives and of the positives of each label.
         label_smoothing: Moves targets towards 0.5 by this share.
         focal_gamma: As in `multiclass_loss`, with the probability of the true side.
@@ -74,18 +77,75 @@ def binary_loss(
     """
     if adjustment is not None:
         preds = preds + adjustment
+    share, known = _known(target)
+    sides: list[Tensor] = []
+    for truth in (0.0, 1.0):
+        soft = torch.full_like(preds, truth * (1.0 - label_smoothing) + 0.5 * label_smoothing)
+        each = F.binary_cross_entropy_with_logits(preds, soft, reduction="none")
+        if focal_gamma:
+            each = each * torch.sigmoid(-preds if truth else preds) ** focal_gamma
+        sides.append(each)
+    return _mean_of_sides(sides[0], sides[1], share, known, weight)
+
+
+def asymmetric_loss(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    gamma_positive: float = 0.0,
+    gamma_negative: float = 4.0,
+    margin: float = 0.05,
+) -> Tensor:
+    """Cross-entropy that turns away from easy negatives (Ridnik et al. 2021, arXiv 2009.14119, equation 7).
+
+    For findings that most records do not have. A positive costs ``-(1 - p)^gamma_positive * log p``, a negative
+    ``-m^gamma_negative * log(1 - m)`` with ``m = max(p - margin, 0)``: below the margin it costs nothing at all.
+    Targets may be missing or soft, as in `binary_loss`.
+
+    Args:
+        preds: Logits ``(N,)`` or ``(N, C)``.
+        target: In ``[0, 1]``, or NaN, of the same shape.
+        weight: ``(C, 2)``: factors of the negatives and of the positives of each label.
+        gamma_positive: Exponent of the positives; the paper uses 0, its authors' code 1.
+        gamma_negative: Exponent of the negatives; the paper uses 4.
+        margin: Probability up to which a negative is ignored; the paper uses 0.05. Probabilities trained so are too
+            low where they are small: fit a temperature, and judge them by their calibration.
+
+    Returns:
+        Weighted mean over the known labels, in float32 or wider; zero, with a gradient of zero, without any.
+
+    Example:
+        >>> easy, hard = torch.tensor([[-4.0]]), torch.tensor([[4.0]])
+        >>> asymmetric_loss(easy, torch.zeros(1, 1)).item(), asymmetric_loss(hard, torch.zeros(1, 1)).item() > 1
+        (0.0, True)
+    """
+    wide = preds if preds.dtype == torch.float64 else preds.float()
+    share, known = _known(target)
+    # By logarithms of the sigmoid where the margin leaves them: a probability that rounds to 1 would cost infinity.
+    p = torch.sigmoid(wide)
+    positive = -((1.0 - p) ** gamma_positive) * F.logsigmoid(wide)
+    if margin:
+        shifted = (p - margin).clamp_min(0.0)
+        negative = -(shifted**gamma_negative) * torch.log1p(-shifted)
+    else:
+        negative = -(p**gamma_negative) * F.logsigmoid(-wide)
+    return _mean_of_sides(negative, positive, share.to(wide.dtype), known, weight)
+
+
+def _known(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much each label is a positive, 0 where it is missing, and whether it is known."""
     known = ~torch.isnan(target)
-    hard = torch.where(known, target, torch.zeros_like(target))
-    soft = hard * (1.0 - label_smoothing) + 0.5 * label_smoothing
-    each = F.binary_cross_entropy_with_logits(preds, soft, reduction="none")
-    if focal_gamma:
-        right = torch.where(hard > 0.5, torch.sigmoid(preds), torch.sigmoid(-preds))
-        each = each * (1.0 - right) ** focal_gamma
-    factor = known.to(each.dtype)
+    return torch.where(known, target, torch.zeros_like(target)), known
+
+
+def _mean_of_sides(negative: Tensor, positive: Tensor, share: Tensor, known: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the weighted mean of the losses that a label has as a negative and as a positive."""
+    low, high = known * (1.0 - share), known * share
     if weight is not None:
-        factor = factor * torch.where(hard > 0.5, weight[:, 1], weight[:, 0])
-    total = factor.sum()
-    return (each * factor).sum() / torch.where(total > 0, total, torch.ones_like(total))
+        low, high = low * weight[:, 0], high * weight[:, 1]
+    total = (low + high).sum()
+    return (negative * low + positive * high).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def supervised_contrastive_loss(features: Tensor, target: Tensor, temperature: float = 0.1) -> Tensor:
@@ -192,6 +252,44 @@ def balanced_class_weights(counts: Sequence[int]) -> Tensor:
         raise ValueError(f"Expected at least one training record of each class, got counts {list(counts)}.")
     total = float(sum(counts))
     return torch.tensor([total / (len(counts) * count) for count in counts])
+
+
+def balanced_label_weights(
+    positives: Sequence[int], negatives: Sequence[int], max_positive_weight: float = 50.0
+) -> Tensor:
+    """Return factors of the negatives and positives of each label, under which both weigh the same: ``(C, 2)``.
+
+    ``n / (2 n_negative)`` and ``n / (2 n_positive)``, the balanced weights of scikit-learn for each label alone, so
+    that labels of which much is missing count as much as others. The ratio of the two has
+    a limit: one record that weighs as much as thousands of others is learnt by heart.
+
+    Args:
+        positives: Training records known to have each label.
+        negatives: Training records known not to have it.
+        max_positive_weight: Largest ratio of the two factors, and its inverse the smallest.
+
+    Raises:
+        ValueError: If a label lacks positives or negatives, or the limit is below 1.
+
+    Example:
+        >>> balanced_label_weights([10, 1], [30, 999], max_positive_weight=9)
+        tensor([[0.6667, 2.0000],
+                [0.9921, 8.9286]])
+    """
+    if max_positive_weight < 1:
+        raise ValueError(f"Expected `max_positive_weight` of at least 1, got {max_positive_weight}. 50 is the default.")
+    if min(*positives, *negatives, 1) < 1:
+        raise ValueError(
+            f"Expected a positive and a negative of each label, got positives {list(positives)}, negatives "
+            f"{list(negatives)}."
+        )
+    rows = []
+    for have, lack in zip(positives, negatives, strict=True):
+        ratio = min(max(lack / have, 1 / max_positive_weight), max_positive_weight)
+        # So that the mean factor of all records is 1.
+        low = (have + lack) / (lack + ratio * have)
+        rows.append([low, ratio * low])
+    return torch.tensor(rows)
 
 
 def log_prior(counts: Mapping[str, int], classes: Sequence[str]) -> Tensor:

@@ -58,6 +58,8 @@ class TransferModule(pl.LightningModule):
         keep_source_head: Keep the pretrained classifier, frozen, as ``source_head``, so that a ForgettingMonitor
             can measure the old task.
         lora: Low-rank adapters on a transformers backbone, whose own weights are then frozen; None for none.
+        in_channels: Channels of the pictures, where they are others than in pretraining, such as 1 for grey ones. The
+            first convolution is adapted, and the card says so. None takes the card's.
         optimizer: Called with the parameters that require a gradient.
         scheduler: Called with the optimizer.
         scheduler_interval: ``step`` for schedules counted in optimizer steps (OneCycle, warm-ups).
@@ -74,9 +76,10 @@ class TransferModule(pl.LightningModule):
 
     monitor: str | None = "val_loss"
     monitor_mode: Literal["min", "max"] = "min"
-    learns_from: Literal["all", "negative", "descriptions"] = "all"
+    learns_from: Literal["all", "negative", "descriptions", "masks"] = "all"
     """``negative``: the negative class alone is enough to train; the data then take all other classes together.
-    ``descriptions``: those of the classes are, and no record trains."""
+    ``descriptions``: those of the classes are, and no record trains. ``masks``: the data are then of the task
+    ``segmentation``."""
     form: Literal["pooled", "frames", "seq2seq"] = "pooled"
     """What the backbone returns: a vector an item; of sound features in time, or the logits of a text's tokens."""
     examples_per_class: int | None = None
@@ -91,6 +94,7 @@ class TransferModule(pl.LightningModule):
         head_dropout: float = 0.0,
         keep_source_head: bool = False,
         lora: LoraOptions | None = None,
+        in_channels: int | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01),
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
@@ -102,10 +106,14 @@ class TransferModule(pl.LightningModule):
         given = BackboneCard.from_dict(card) if isinstance(card, Mapping) else card
         self.backbone: nn.Module
         if self.form == "seq2seq":
+            if in_channels is not None:
+                raise ValueError(f"`in_channels: {in_channels}` is for pictures, and this model reads sound.")
             self.backbone, self.card = load_seq2seq(backbone, weights=weights, card=given)
         else:
             frames = self.form == "frames"
-            self.backbone, self.card = load_backbone(backbone, weights=weights, card=given, frames=frames)
+            self.backbone, self.card = load_backbone(
+                backbone, weights=weights, card=given, frames=frames, in_channels=in_channels
+            )
         self.lora = LoraOptions.of(lora)  # a checkpoint holds plain values
         if self.lora is not None:
             add_lora(self.backbone, self.lora)

@@ -9,6 +9,10 @@ RECIPE = Recipe(
     package="recipes.medical",
     module="lightning_transfer.modules:ClassificationModule",
     data="recipes.medical.data:MedicalDataModule",
-    heads={"findings": "lightning_transfer.modules.findings:FindingsModule"},
+    heads={
+        "findings": "lightning_transfer.modules:FindingsModule",
+        "segmentation": "lightning_transfer.modules:SegmentationModule",
+    },
+    head_kinds={"segmentation": "segmentation"},
     description="Medical imaging: adapt a pretrained network to your images, by patient, and see what it learnt.",
 )

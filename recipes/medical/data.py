@@ -18,12 +18,14 @@ from lightning_transfer.data import (
     MAX_MEGAPIXELS,
     Augmentations,
     BaseDataModule,
+    MaskValues,
     Progress,
     Skipped,
     check_files,
     image_findings,
     plain_image_features,
     quiet,
+    scan_size,
 )
 from lightning_transfer.data.audit_scans import flip_findings, patient_findings, scan_findings
 from lightning_transfer.data.deidentification import (
@@ -36,7 +38,7 @@ from lightning_transfer.data.deidentification import (
 from lightning_transfer.data.findings_table import FACT_COLUMNS, TableColumns
 from lightning_transfer.data.patient_splits import UnknownPatients, external_test, patients_by_site, require_patients
 from lightning_transfer.data.scan_headers import fill_from_headers
-from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_scan_layout
+from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_predict_layout, find_scan_layout
 from lightning_transfer.data.scan_options import ScanFacts, ScanOptions
 from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 from lightning_transfer.data.scan_sets import SetOptions, add_test, choose_views, describe_set, read_scan_set, set_task
@@ -85,6 +87,8 @@ class MedicalDataModule(BaseDataModule):
         scanner_column: Of the device.
         split_column: Of ``train``, ``val``, ``calibration`` or ``test``.
         mask_column: Of the mask's path.
+        mask_values: What masks hold, for the head ``segmentation``: ``index``, the numbers of ``classes``; ``defect``,
+            nonzero where something was found; ``label``, nonzero where the image's class is.
         index_column: Of the slice, frame or row, in files that hold many images.
         keep_columns: Further columns that are kept for slices; with ``deidentify`` all others are dropped.
         patient_pattern: Regular expression for the path, whose first parentheses match the patient.
@@ -143,6 +147,7 @@ class MedicalDataModule(BaseDataModule):
         scanner_column: str | None = None,
         split_column: str | None = None,
         mask_column: str | None = None,
+        mask_values: MaskValues = "index",
         index_column: str | None = None,
         keep_columns: list[str] | None = None,
         patient_pattern: str | None = None,
@@ -181,7 +186,7 @@ class MedicalDataModule(BaseDataModule):
                 " say what the test is. Set one of them to null."
             )
         self.root = Path(root).expanduser()
-        self.table, self.test_table = table, test_table
+        self.table, self.test_table, self.mask_values = table, test_table, mask_values
         self.layout: Literal["auto"] | ScanLayout = layout
         self.set_options = SetOptions(
             findings=named,
@@ -205,8 +210,7 @@ class MedicalDataModule(BaseDataModule):
             )
         self.patients_by_site, self.unknown_patients = patients_by_site, unknown_patients
         self.external_sites, self.views = tuple(external_sites or ()), tuple(views or ())
-        self.deidentify, self.pseudonym_table = deidentify, pseudonym_table
-        self.pseudonym_key_file = pseudonym_key_file
+        self.deidentify, self.pseudonym_table, self.pseudonym_key_file = deidentify, pseudonym_table, pseudonym_key_file
         self.image_size = image_size
         self.pad: Literal["reflect", "mean", "none"] = pad
         self.scan_options = ScanOptions(
@@ -270,7 +274,7 @@ class MedicalDataModule(BaseDataModule):
     def read_predict_records(self) -> list[Record]:
         """Read the table where there is one, labels and patients optional, else every image below the root."""
         self._names = self._pseudonyms()
-        layout, place = self._predict_layout()
+        layout, place = find_predict_layout(self.root, self.table, self.layout)
         found = self._read(layout, place, labelled=False)
         rank_zero_info(describe_set(layout, place, found.records))
         return self._without_names(found, found.records)
@@ -339,8 +343,16 @@ class MedicalDataModule(BaseDataModule):
 
     def load_input(self, record: Record) -> Tensor:
         """Return the image, or the slice, as a normalised tensor ``(C, H, W)``."""
-        found: Tensor = self.preprocessing(record.input)
-        return found
+        return self.preprocessing(record.input)
+
+    def input_size(self, record: Record) -> tuple[int, int]:
+        """Return height and width of the image itself, from its header."""
+        return scan_size(record.input, self.scan_options)
+
+    def pixel_spacing(self, record: Record) -> tuple[float, float] | None:
+        """Return the size of a pixel in millimetres, down and across, where the file says it."""
+        known: ScanFacts | None = self._facts.get(record.id)
+        return (known or self.preprocessing.scan(record.input).facts).spacing
 
     def augment_input(self, value: Tensor, generator: torch.Generator) -> Tensor:
         """Change the image at random, in the ways that were allowed."""
@@ -355,12 +367,6 @@ class MedicalDataModule(BaseDataModule):
     def _read(self, layout: ScanLayout, place: Path, *, labelled: bool) -> ScanSet:
         root = self.root if self.root.is_dir() else self.root.parent
         return read_scan_set(layout, place, root, self.set_options, labelled=labelled, on_bad_file=self.on_bad_file)
-
-    def _predict_layout(self) -> tuple[ScanLayout, Path]:
-        """Return the layout of new images; they need no table, and none of the training data's."""
-        if self.table is not None and not (self.root / self.table).is_file():
-            return find_scan_layout(self.root, None, "auto")
-        return find_scan_layout(self.root, self.table, "auto" if self.table or self.layout == "csv" else self.layout)
 
     def _judges_volumes(self) -> bool:
         """Whether NIfTI files are judged as wholes: as the checkpoint does, as the user says, or by the layout."""
@@ -389,22 +395,16 @@ class MedicalDataModule(BaseDataModule):
             written = names.write(self.pseudonym_table, records, self.root.resolve())
             rank_zero_info(f"Pseudonyms: {written}, as confidential as the data")
         self.skip([names.skipped(skip) for skip in found.skipped])
-        hidden = [names.record(record) for record in records]
-        self._uncertain = {
-            new.id: found.uncertain[old.id]
-            for old, new in zip(records, hidden, strict=True)
-            if old.id in found.uncertain
-        }
+        hidden, self._uncertain = names.hide(records, found.uncertain)
         return hidden
 
     def _look(self, source: Any) -> ScanFacts:  # noqa: ANN401 - the input of a record
         try:
-            found: ScanFacts = self.preprocessing.check(source)
+            return self.preprocessing.check(source)
         except DataError as error:
             if not self.deidentify:
                 raise
             raise DataError(without_folders(str(error), source_path(source))) from None
-        return found
 
     def _for_workers(self) -> BaseDataModule:
         worker = super()._for_workers()

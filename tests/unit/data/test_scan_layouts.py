@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_transfer.data.scan_layouts import find_scan_layout, read_scan_folder
+from lightning_transfer.data.scan_layouts import find_predict_layout, find_scan_layout, read_scan_folder
 from lightning_transfer.errors import DataError
 
 PREAMBLE = b"\0" * 128 + b"DICM"
@@ -68,6 +68,14 @@ def test_what_is_no_layout(tmp_path: Path, paths, options, error, message: str) 
     put(tmp_path, *paths)
     with pytest.raises(error, match=message):
         find_scan_layout(tmp_path, **options)
+
+
+def test_new_images_need_no_table(tmp_path: Path) -> None:
+    put(tmp_path, "1.png")
+    assert find_predict_layout(tmp_path, "rows.csv", "auto")[0] == "pictures"
+    assert find_predict_layout(tmp_path, None, "csv")[0] == "pictures"
+    put(tmp_path, "rows.csv")
+    assert find_predict_layout(tmp_path, "rows.csv", "csv") == ("csv", tmp_path / "rows.csv")
 
 
 def test_folders_are_classes_or_splits(tmp_path: Path) -> None:

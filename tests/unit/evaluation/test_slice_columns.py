@@ -146,3 +146,20 @@ def test_the_sample_tickets_are_cut_by_language_channel_quarter_and_length() -> 
     assert cut["time"] == {"2025 Q1", "2025 Q2", "2025 Q3", "2025 Q4"}
     assert len(cut["text_length"]) == 4
     assert all(" to " in name for name in cut["text_length"])
+
+
+def test_ages_are_cut_where_people_are_not_where_the_data_are() -> None:
+    ages = ["17", "18", "39.5", "40", "59", "60", "79", "80", "90+", "", None]
+    bands = ["under 18", "18 to 39", "40 to 59", "60 to 79", "80 and over", "(none)"]
+    assert cut_column(ages, "Age")[0] == [bands[place] for place in (0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)]
+    assert cut_column([70, 71, 72], "age") == ([], "all records have an age of `60 to 79`")
+    # As DICOM writes them: years, months, weeks, days.
+    assert cut_column(["045Y", "018M", "300D", "104W", "090Y"], "patient age")[0] == [
+        "40 to 59", "under 18", "under 18", "under 18", "80 and over",
+    ]  # fmt: skip
+
+
+def test_what_is_no_age_is_cut_as_ever() -> None:
+    assert cut_column(["young", "old"], "age")[0] == ["young", "old"]
+    assert cut_column([1, 2, 3, 4, 5, 6, 7, 8, 900], "age")[0][0].endswith(" to 3")
+    assert cut_column(["17", "18"], "wage")[0] == ["17", "18"]

@@ -48,3 +48,27 @@ def test_several_labels_count_known_cells_only() -> None:
     assert found["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert found["accuracy"] == pytest.approx((1 / 3 + 2 / 3) / 2)
     assert terms.classes_of(np.array([True, False, False, True])).tolist() == [True, False]
+
+
+def test_multilabel_by_auroc_and_what_its_thresholds_miss() -> None:
+    rng = np.random.default_rng(1)
+    logits, target = rng.normal(size=(50, 2)), (rng.random((50, 2)) < 0.4).astype(float)
+    target[rng.random((50, 2)) < 0.2] = np.nan
+    schema = Schema(task="multilabel", classes=("x", "y"))
+    calibration = Calibration(2.0, label_thresholds=(0.3, 0.6))
+    terms = slice_terms(logits, target, schema, calibration, "auroc")
+    assert terms.names == (
+        "auroc", "accuracy", "mean_recall_at_thresholds", "mean_false_positive_rate_at_thresholds",
+    )  # fmt: skip
+    assert [name for name, _, _ in terms.findings] == ["x", "y"]
+    found = terms.read(terms.values.sum(0, keepdims=True))
+    probs = 1 / (1 + np.exp(-logits / 2))
+    recalls, alarms = [], []
+    for place, cut in enumerate((0.3, 0.6)):
+        called = probs[:, place] >= cut
+        recalls.append(called[target[:, place] == 1].mean())
+        alarms.append(called[target[:, place] == 0].mean())
+    assert found["mean_recall_at_thresholds"][0] == pytest.approx(np.mean(recalls))
+    assert found["mean_false_positive_rate_at_thresholds"][0] == pytest.approx(np.mean(alarms))
+    assert "macro_f1" not in found
+    assert slice_terms(logits, target, schema, Calibration(), "macro_f1").findings == ()

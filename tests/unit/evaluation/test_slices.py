@@ -6,12 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from lightning_transfer import metrics
 from lightning_transfer.evaluation import Outputs, evaluate_slices
+from lightning_transfer.evaluation.scores import labels_of
 from lightning_transfer.evaluation.slices import Slice, SliceTable
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, Record, Schema
+from tests.unit.evaluation.finding_toys import SCHEMA as SEVERAL
+from tests.unit.evaluation.finding_toys import findings
 
 CLASSES = ("good", "pit", "dent")
 SCHEMA = Schema(task="multiclass", classes=CLASSES, negative_class="good")
@@ -188,3 +192,53 @@ def test_a_slice_is_plain_json() -> None:
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["metrics"]["macro_f1"] == table.slices[0].metrics["macro_f1"].to_dict()
     assert isinstance(table.slices[0].metrics["macro_f1"], Interval)
+
+
+def test_findings_are_sliced_by_their_mean_auroc_and_the_largest_gap_is_named() -> None:
+    outputs, records = findings(n=600)
+    calibration = Calibration(label_thresholds=(0.5, 0.5, 0.5))
+    table = evaluate_slices(outputs, records, SEVERAL, calibration, headline="auroc", n_resamples=300)
+    target = labels_of(outputs, SEVERAL)
+
+    def expected(chosen: np.ndarray, columns: tuple[int, ...] = (0, 1)) -> float:
+        known = [chosen & ~np.isnan(target[:, place]) for place in columns]
+        return float(np.mean([
+            roc_auc_score(target[rows, place], outputs.logits[rows, place])
+            for place, rows in zip(columns, known, strict=True)
+        ]))  # fmt: skip
+
+    at_a = np.array([record.meta["site"] == "a" for record in records])
+    by_site = {item.value: item for item in table.slices if item.column == "site"}
+    assert by_site["a"].metrics["auroc"].value == pytest.approx(expected(at_a))
+    assert by_site["b"].difference.value == pytest.approx(expected(~at_a) - expected(at_a))
+    headline = [gap for gap in table.gaps if not gap.finding]
+    assert (headline[0].column, headline[0].best, headline[0].worst) == ("site", "a", "b")
+    assert headline[0].difference.value == pytest.approx(expected(at_a) - expected(~at_a))
+    assert headline[0].stands_out
+    assert {gap.column for gap in headline} == {"age", "sex", "site"}
+    assert not next(gap for gap in headline if gap.column == "sex").stands_out
+    by_finding = {gap.finding: gap for gap in table.gaps if gap.finding}
+    assert set(by_finding) == {"Edema", "Pleural Effusion"}
+    assert by_finding["Edema"].difference.value == pytest.approx(expected(at_a, (0,)) - expected(~at_a, (0,)))
+    assert "mean_recall_at_thresholds" in by_site["a"].metrics
+
+
+def test_one_finding_against_none_has_gaps_too_and_macro_f1_has_none() -> None:
+    outputs, records = findings(n=400)
+    assert outputs.target is not None
+    binary = Outputs(outputs.logits[:, :1], outputs.features, outputs.target[:, 0], outputs.index)
+    schema = Schema(task="binary", classes=("none", "Edema"))
+    table = evaluate_slices(binary, records, schema, Calibration(), headline="auroc", n_resamples=200)
+    assert table.gaps[0].column == "site"
+    assert not any(gap.finding for gap in table.gaps)
+    assert evaluate_slices(binary, records, schema, Calibration(), n_resamples=20).gaps == ()
+
+
+def test_a_missing_value_is_no_group_of_people() -> None:
+    outputs, records = findings(n=400)
+    some = [
+        replace(record, meta={"sex": record.meta["sex"] if place % 3 else None}) for place, record in enumerate(records)
+    ]
+    table = evaluate_slices(outputs, some, SEVERAL, Calibration(), headline="auroc", n_resamples=50)
+    assert {item.value for item in table.slices} == {"F", "M", "(none)"}
+    assert {value for gap in table.gaps for value in (gap.best, gap.worst)} <= {"F", "M"}

@@ -7,6 +7,7 @@ from sklearn.metrics import f1_score, precision_recall_curve, roc_curve
 from lightning_transfer.metrics import (
     threshold_at_false_positive_rate,
     threshold_at_precision,
+    threshold_at_recall,
     threshold_expected_f1,
     threshold_max_f1,
 )
@@ -192,3 +193,26 @@ def test_with_many_records_it_follows_the_labels_where_the_probabilities_are_wro
 def test_expected_f1_refuses_what_it_cannot_use(probs, positive, strength, match):
     with pytest.raises(ValueError, match=match):
         threshold_expected_f1(probs, positive, prior_strength=strength)
+
+
+@pytest.mark.parametrize("min_recall", [0.0, 0.28, 0.5, 0.9, 0.95, 1.0])
+def test_at_recall_is_the_highest_that_finds_enough(min_recall: float) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 40, 100) / 40.0  # with ties
+    positive = rng.random(100) < 0.25 + 0.5 * scores
+    cut = threshold_at_recall(scores, positive, min_recall)
+    assert cut.recall is not None
+    assert cut.recall >= min_recall - 1e-9
+    higher = np.unique(scores)[np.unique(scores) > cut.value]
+    if min_recall > 0:
+        # The next higher one finds too few.
+        assert (scores[positive] >= np.append(higher, np.inf)[1]).mean() < min_recall
+    else:
+        assert cut.recall == 0.0
+
+
+def test_at_recall_refuses_what_it_cannot_reach() -> None:
+    with pytest.raises(ValueError, match="got 95"):
+        threshold_at_recall([0.1, 0.2], [True, False], 95)
+    with pytest.raises(ValueError, match="none of the 2 records is positive"):
+        threshold_at_recall([0.1, 0.2], [False, False], 0.9)

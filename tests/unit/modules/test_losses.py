@@ -1,16 +1,20 @@
-"""Oracles: torch's own losses, torchvision's focal loss, scikit-learn's balanced weights, closed forms."""
+"""Oracles: torch's losses, torchvision's focal and timm's asymmetric one, scikit-learn's weights, closed forms."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
+from timm.loss import AsymmetricLossMultiLabel
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from lightning_transfer.modules.losses import (
+    asymmetric_loss,
     balanced_class_weights,
+    balanced_label_weights,
     binary_loss,
     ctc_loss,
     log_prior,
@@ -195,3 +199,93 @@ def test_next_tokens_are_cross_entropy_over_what_is_wanted() -> None:
     nothing.backward()
     assert nothing.item() == 0.0
     assert not logits.grad.any()
+
+
+SOFT = torch.tensor([[1.0, 0.0, float("nan"), 0.7], [0.0, 0.3, 1.0, float("nan")], [1.0, 1.0, 0.0, 0.0]])
+SCORES = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("gamma_positive", "gamma_negative", "margin"), [(0, 4, 0.05), (1, 4, 0.05), (2, 2, 0.0)])
+def test_asymmetric_is_timms_on_hard_labels(gamma_positive: int, gamma_negative: int, margin: float) -> None:
+    target = (SCORES.flip(0) > 0).double()
+    oracle = AsymmetricLossMultiLabel(gamma_negative, gamma_positive, margin, reduction="mean")
+    got = asymmetric_loss(SCORES, target, gamma_positive=gamma_positive, gamma_negative=gamma_negative, margin=margin)
+    torch.testing.assert_close(got.float(), oracle(SCORES, target))
+
+
+def test_asymmetric_without_exponents_and_margin_is_cross_entropy() -> None:
+    target = SOFT.double().nan_to_num(0.4)
+    got = asymmetric_loss(SCORES, target, gamma_positive=0, gamma_negative=0, margin=0)
+    torch.testing.assert_close(got, F.binary_cross_entropy_with_logits(SCORES, target))
+
+
+@pytest.mark.parametrize("loss", [asymmetric_loss, lambda *a, **k: binary_loss(*a, focal_gamma=2.0, **k)])
+def test_a_soft_label_is_the_mean_of_both_and_a_missing_one_nothing(loss: Callable[..., torch.Tensor]) -> None:
+    weight = torch.tensor([[1.0, 2.0], [0.5, 3.0], [1.0, 1.0], [0.2, 0.7]], dtype=torch.float64)
+    total, weights = torch.tensor(0.0, dtype=torch.float64), 0.0
+    for row, column in itertools.product(range(3), range(4)):
+        share = float(SOFT[row, column])
+        if share != share:
+            continue
+        for side, part in ((0.0, 1 - share), (1.0, share)):
+            factor = part * float(weight[column, int(side)])
+            total = total + factor * loss(SCORES[row : row + 1, column], torch.tensor([side], dtype=torch.float64))
+            weights += factor
+    torch.testing.assert_close(loss(SCORES, SOFT.double(), weight=weight), total / weights)
+
+
+def test_soft_labels_without_options_are_torchs_cross_entropy() -> None:
+    target = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(binary_loss(SCORES, target), F.binary_cross_entropy_with_logits(SCORES, target))
+
+
+@pytest.mark.parametrize("loss", [asymmetric_loss, binary_loss])
+def test_missing_labels_move_nothing(loss: Callable[..., torch.Tensor]) -> None:
+    preds = torch.tensor([[300.0, -300.0], [2.0, 1.0]], requires_grad=True)
+    found = loss(preds, torch.tensor([[float("nan")] * 2, [float("nan"), 1.0]]))
+    found.backward()
+    assert found.isfinite()
+    assert preds.grad is not None
+    assert preds.grad[0].tolist() == [0.0, 0.0]
+    assert preds.grad[1, 0] == 0.0
+    assert preds.grad[1, 1] != 0.0
+    preds.grad = None
+    nothing = loss(preds, torch.full((2, 2), float("nan")))
+    nothing.backward()
+    assert nothing == 0.0
+    assert preds.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.05])
+def test_asymmetric_is_finite_with_its_gradient_where_probabilities_round(margin: float) -> None:
+    preds = torch.tensor([[90.0, -90.0, 90.0, -90.0]], requires_grad=True)
+    found = asymmetric_loss(preds, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), margin=margin)
+    found.backward()
+    assert found.isfinite()
+    assert preds.grad is not None
+    assert preds.grad.isfinite().all()
+    assert asymmetric_loss(preds.half(), torch.tensor([[0.0, 0.0, 1.0, 1.0]])).dtype == torch.float32
+
+
+def test_asymmetric_gradient_by_finite_differences() -> None:
+    preds = SCORES.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: asymmetric_loss(x, SOFT.double(), gamma_positive=1.0), (preds,))
+
+
+def test_balanced_label_weights_are_scikit_learns_for_each_label() -> None:
+    positives, negatives = [10, 40], [30, 5]
+    got = balanced_label_weights(positives, negatives)
+    for row, (have, lack) in zip(got, zip(positives, negatives, strict=True), strict=True):
+        labels = np.array([1] * have + [0] * lack)
+        expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels)
+        torch.testing.assert_close(row.double(), torch.tensor(expected), rtol=1e-6, atol=0)
+
+
+def test_balanced_label_weights_have_a_limit_and_refuse_nothing_to_weigh() -> None:
+    [row] = balanced_label_weights([1], [10_000], max_positive_weight=20)
+    assert (row[1] / row[0]).item() == pytest.approx(20)
+    assert (row[1] * 1 + row[0] * 10_000).item() == pytest.approx(10_001)
+    with pytest.raises(ValueError, match=r"positives \[0\]"):
+        balanced_label_weights([0], [5])
+    with pytest.raises(ValueError, match=r"got 0.5"):
+        balanced_label_weights([1], [5], max_positive_weight=0.5)
