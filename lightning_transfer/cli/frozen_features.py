@@ -64,6 +64,6 @@ class FrozenFeatures:
         try:
             backbone: nn.Module = load_backbone(model["backbone"], **given)[0]
         except BackboneError as error:
-            rank_zero_warn(f"What is asked of the frozen backbone is left out: {error}")
+            rank_zero_warn(f"The probes and baselines on the frozen backbone are left out: {error}")
             return None
         return backbone

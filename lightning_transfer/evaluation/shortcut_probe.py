@@ -91,9 +91,8 @@ def predict_from_features(
         for train, held in folds:
             probe = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=200)
             model = make_pipeline(StandardScaler(), probe).fit(features[train], target[train])
-            log_probs = np.maximum(model.predict_log_proba(features[held]).astype(np.float64), np.log(1e-12))
-            rest = np.log1p(-np.minimum(np.exp(log_probs), 1.0 - 1e-12))
-            found[np.ix_(held, model.classes_)] = log_probs - rest
+            probs = np.clip(model.predict_proba(features[held]).astype(np.float64), 1e-12, 1.0 - 1e-12)
+            found[np.ix_(held, model.classes_)] = np.log(probs) - np.log1p(-probs)
     return found
 
 

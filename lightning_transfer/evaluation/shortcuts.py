@@ -56,7 +56,8 @@ class Shortcut:
         features: ``frozen`` or ``adapted``.
         column: Such as ``site``.
         finding: The class whose AUROC is meant; ``not <negative class>`` for all others together.
-        told: AUROC with which the features tell the column, mean over its values, each against the rest.
+        told: AUROC with which the features tell the column among records that agree in the finding, mean over its
+            values, each against the rest. Among all records a column that goes with the finding would be told by it.
         own: AUROC of the finding: of the model for adapted features, of a linear probe for frozen ones.
         within: The same among pairs of the same value of the column.
         lost: ``own`` minus ``within``, paired.
@@ -132,7 +133,7 @@ def evaluate_shortcuts(
 
     A network that tells hospitals apart scores well on any label whose frequency differs between them, and fails at the
     next hospital (Zech et al. 2018; DeGrave et al. 2021). Three numbers tell: how well a logistic regression on the
-    features tells the column; how well the column alone predicts the finding; and the finding's AUROC among pairs of
+    features tells the column, among records that agree in the finding; how well the column alone predicts the finding; and the finding's AUROC among pairs of
     records of the same value, to which the column contributes nothing. All scores but the model's own are out of fold,
     with whole groups held out; a missing value is a value, as it may tell the source too. Intervals draw groups; they
     do not fit the probes anew. Nothing is chosen by it.
@@ -276,38 +277,31 @@ class _Probe:
     seed: int
     num_tests: int
     _own: dict[str, tuple[Float, Any] | None] = field(default_factory=dict)
+    _divisions: dict[bytes, str] = field(default_factory=dict)
 
     def column(self, column: str) -> tuple[list[Shortcut], str]:
         """Return what is found of a column, or the reason why it is not probed."""
         values, reason = _values([record.meta.get(column) for record in self.data.records], column)
         if reason:
             return [], reason
+        same = self._divisions.setdefault(group_codes(values).tobytes(), column)
+        if same != column:
+            return [], f"it divides the records as `{same}` does"
         codes = self.data.codes
         asked = common_values(values, codes, MIN_GROUPS, _MOST_VALUES)
         if not asked:
             return [], f"no value is that of at least {MIN_GROUPS} groups, with {MIN_GROUPS} others beside it"
-        told, why = self._told(values, asked)
-        if told is None:
-            return [], why
-        found = [self._finding(column, name, values, told, tuple(asked)) for name in self.data.findings]
-        return [item for item in found if item is not None], ""
-
-    def _told(self, values: Sequence[str], asked: Sequence[str]) -> tuple[Interval | None, str]:
         names = [*asked, OTHER]
         target = np.array([names.index(value) if value in asked else len(asked) for value in values])
-        folds = grouped_folds(target, self.data.codes, _NUM_FOLDS)
+        folds = grouped_folds(target, codes, _NUM_FOLDS)
         if folds is None:
-            return None, "some fold would be left with one value"
-        scores = predict_from_features(self.data.features, target, len(names), folds)
-
-        def statistic(weights: Float) -> dict[str, Float]:
-            columns = [metrics.auroc(weights, scores[:, place], target == place) for place in range(len(asked))]
-            return {"told": metrics.mean_defined(np.stack(columns, axis=1))}
-
-        return self._resample(statistic, self.data.codes).interval("told", confidence=self.confidence), ""
+            return [], "some fold would be left with one value"
+        guesses = predict_from_features(self.data.features, target, len(names), folds)[:, : len(asked)]
+        found = [self._finding(column, name, values, guesses, tuple(asked)) for name in self.data.findings]
+        return [item for item in found if item is not None], ""
 
     def _finding(
-        self, column: str, name: str, values: Sequence[str], told: Interval, asked: tuple[str, ...]
+        self, column: str, name: str, values: Sequence[str], guesses: Float, asked: tuple[str, ...]
     ) -> Shortcut | None:
         prepared = self._score_of(name)
         if prepared is None:
@@ -318,6 +312,7 @@ class _Probe:
         positive, codes = label[known] == 1, group_codes(self.data.codes[known])
         own_values = [values[row] for row in known.tolist()]
         _, value_codes = np.unique(np.asarray(own_values, dtype=str), return_inverse=True)
+        is_value = [np.array([value == item for value in own_values]) for item in asked]
         by_value = predict_from_values(own_values, positive, codes, folds)
         fold_codes = np.zeros(len(codes), dtype=np.int64)
         for place, (_, held) in enumerate(folds):
@@ -329,7 +324,9 @@ class _Probe:
             # Pairs of one fold: a value's rate differs a little between folds, always against the part held out, and
             # records of the same value must tie.
             alone = within_auroc(weights, by_value, positive, fold_codes)
-            return {"own": own, "within": within, "alone": alone, "lost": own - within}
+            told = [within_auroc(weights, guesses[known, place], mask, positive) for place, mask in enumerate(is_value)]
+            told_mean = metrics.mean_defined(np.stack(told, axis=1))
+            return {"told": told_mean, "own": own, "within": within, "alone": alone, "lost": own - within}
 
         drawn = self._resample(statistic, codes)
         no_pair = f"no value of `{column}` has records of both kinds"
@@ -339,8 +336,8 @@ class _Probe:
         }
         # Of many columns and findings some look confounded by chance (Bonferroni).
         strict = drawn.interval("alone", confidence=1.0 - (1.0 - self.confidence) / self.num_tests)
-        explains = _explains(told, found["own"], strict)
-        return Shortcut(self.name, column, name, told, **found, explains=explains, values=asked)
+        explains = _explains(found["told"], found["own"], strict)
+        return Shortcut(self.name, column, name, **found, explains=explains, values=asked)
 
     def _score_of(self, name: str) -> tuple[Float, Any] | None:
         """Return the finding's score of the records whose label is known, and folds of them; None with one class."""

@@ -1,7 +1,7 @@
 """Draw the demo's chests, so that a first run needs neither network nor patients.
 
-Two sites. `clinic` stores 12 bits as MONOCHROME2, with a window; `bedside` stores 14 bits as MONOCHROME1, blurred and noisy, and
-has most of the effusions: whoever recognises the device is often right. Patients come more than once.
+Two sites. `clinic` stores 12 bits as MONOCHROME2, with a window; `bedside` stores 14 bits as MONOCHROME1, blurred and
+noisy, and has most of the effusions: whoever recognises the device is often right. Patients come more than once.
 
     python -m recipes.medical.sample.make FOLDER [--seed 0]
 """
@@ -67,8 +67,8 @@ SITES: tuple[Site, ...] = (
 def write_phantoms(folder: Path | str, *, seed: int = 0, num_patients: int = 160, size: int = 160) -> Path:
     """Draw chests into a folder as DICOM, with a table, unless the same are there already.
 
-    The table is ``manifest.csv``: `COLUMNS`, findings as 1, 0, -1 (uncertain) or nothing (unknown). The folder appears whole
-    or not at all.
+    The table is ``manifest.csv``: `COLUMNS`, findings as 1, 0, -1 (uncertain) or nothing (unknown). The folder appears
+    whole or not at all.
 
     Args:
         folder: Where to write; its parents are made.

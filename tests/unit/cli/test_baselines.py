@@ -15,6 +15,7 @@ from toy_recipe.data import ToyData
 
 import lightning_transfer.backbones
 import lightning_transfer.cli.baselines
+import lightning_transfer.cli.frozen_features
 from lightning_transfer.errors import BackboneError
 from lightning_transfer.types import BackboneCard
 
@@ -54,7 +55,7 @@ def test_no_baselines_are_none(toy: Toy, finished: Path) -> None:
 
 
 def test_the_majority_class_needs_no_features(toy: Toy, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lightning_transfer.cli.baselines, "collect_features", None)
+    monkeypatch.setattr(lightning_transfer.cli.frozen_features, "collect_features", None)
     done = toy("test", finished, "--baselines", "majority")
     assert done.code == 0, done.err
     assert "majority     +" in done.out
