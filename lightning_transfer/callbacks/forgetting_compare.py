@@ -11,6 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lightning_transfer.callbacks.forgetting_findings import Findings, auroc_losses
 from lightning_transfer.callbacks.forgetting_probe import Probe
 from lightning_transfer.callbacks.forgetting_words import Spoken, word_loss
 from lightning_transfer.errors import listing
@@ -35,10 +36,10 @@ __all__ = [
     "usable_metrics",
 ]
 
-METRICS: Final = ("agreement", "kl", "cosine", "cka", "accuracy", "knn", "l2", "wer")
+METRICS: Final = ("agreement", "kl", "cosine", "cka", "accuracy", "knn", "l2", "wer", "auroc")
 FEATURE_METRICS: Final = frozenset(METRICS) - {"wer"}
 """Metrics of the features, or of the source head's scores on them."""
-HEAD_METRICS: Final = frozenset({"agreement", "kl", "accuracy"})
+HEAD_METRICS: Final = frozenset({"agreement", "kl", "accuracy", "auroc"})
 """Metrics of the source head's scores."""
 LABEL_METRICS: Final = frozenset({"accuracy", "knn"})
 """Metrics that need the probe's labels."""
@@ -50,6 +51,10 @@ _LABELS = (
 _NEEDS: Final = {
     "accuracy": _LABELS,
     "knn": _LABELS,
+    "auroc": (
+        "The metric {metric!r} needs a probe of source data with labels of 0 and 1 for each finding, as floats of "
+        "shape (N,) or (N, C) with NaN for unknown, and found none in: {lacking}. Leave {metric!r} out, or add labels."
+    ),
     "wer": (
         "The metric {metric!r} needs a probe of source data with transcripts, and found none in: {lacking}. They come "
         "from the records of a data module of ours, from texts under `text` in each batch, or from "
@@ -103,8 +108,10 @@ def usable_metrics(probes: Sequence[Probe], metrics: Sequence[str], has_head: bo
             barred |= LABEL_METRICS
         if probe.spoken is None:
             barred.add("wer")
+        if probe.findings is None:
+            barred.add("auroc")
         if probe.proxy:
-            barred |= {"accuracy", "wer"}
+            barred |= {"accuracy", "auroc", "wer"}
         usable[probe.name] = tuple(metric for metric in metrics if metric not in barred)
     for metric in metrics:
         lacking = [probe.name or "the probe" for probe in probes if metric not in usable[probe.name]]
@@ -127,6 +134,7 @@ def compare(
     labels: Tensor | None,
     metrics: Sequence[str],
     spoken: Spoken | None = None,
+    findings: Findings | None = None,
 ) -> dict[str, Interval]:
     """Return each metric as a loss against the reference, with the 95% interval of its paired samples.
 
@@ -136,6 +144,7 @@ def compare(
         labels: Classes of the inputs, for ``accuracy`` and ``knn``.
         metrics: Names among `METRICS`; each is 0 for equal outputs, and positive is worse.
         spoken: What is said in the inputs, for ``wer``.
+        findings: What the inputs show, for ``auroc``, which comes with ``auroc_<finding>`` for each of several.
 
     Returns:
         Metric -> interval; the value is None, with the reason, where outputs are not finite or CKA is undefined.
@@ -149,6 +158,8 @@ def compare(
         if used is None or not bool(used.isfinite().all()):
             count = 0 if current.features is None else len(current.features)
             readings[metric] = Interval(None, None, None, count, reason="outputs are not finite")
+        elif metric == "auroc" and findings is not None and reference.logits is not None:
+            readings |= auroc_losses(reference.logits, used, findings)
         elif metric == "cka" and reference.features is not None:
             readings[metric] = _cka_loss(reference.features, used)
         else:

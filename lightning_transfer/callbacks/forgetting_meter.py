@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_transfer.callbacks.forgetting_compare import FEATURE_METRICS, Outputs, compare
+from lightning_transfer.callbacks.forgetting_findings import SourceFindings, source_auroc
 from lightning_transfer.callbacks.forgetting_probe import Probe
 from lightning_transfer.callbacks.forgetting_reading import FeatureReader, read_outputs, undisturbed
 from lightning_transfer.callbacks.forgetting_report import SourceAccuracy
@@ -123,9 +124,9 @@ class Meter:
         if message:
             raise CheckpointError(message)
 
-    def source_scores(self) -> dict[str, SourceAccuracy | SourceWords]:
+    def source_scores(self) -> dict[str, SourceAccuracy | SourceFindings | SourceWords]:
         """Return key -> what was scored on labelled source data in the reference; rank 0 knows it."""
-        found: dict[str, SourceAccuracy | SourceWords] = {}
+        found: dict[str, SourceAccuracy | SourceFindings | SourceWords] = {}
         for probe in self.probes:
             if probe.name not in self._reference:
                 continue
@@ -135,6 +136,9 @@ class Meter:
                 chance = probe.labels.bincount().max().item() / len(probe.labels)
                 score = SourceAccuracy(hits, len(probe.labels), chance, probe.key("accuracy"))
                 found[_source_name(probe, "accuracy")] = score
+            if "auroc" in usable and reference.logits is not None and probe.findings is not None:
+                for metric, item in source_auroc(reference.logits, probe.findings).items():
+                    found[_source_name(probe, metric)] = SourceFindings(item, probe.key(metric))
             if "wer" in usable and reference.words is not None and probe.spoken is not None:
                 before = word_error_rate(reference.words, probe.spoken)
                 found[_source_name(probe, "wer")] = SourceWords(before, probe.key("wer"))
@@ -174,7 +178,8 @@ class Meter:
         if trainer.is_global_zero:
             for probe in self.probes:
                 name = probe.name
-                found = compare(self._reference[name], current[name], probe.labels, self._usable[name], probe.spoken)
+                about = (probe.labels, self._usable[name], probe.spoken, probe.findings)
+                found = compare(self._reference[name], current[name], *about)
                 readings.update({probe.key(metric): reading for metric, reading in found.items()})
         return dict(trainer.strategy.broadcast(readings))
 

@@ -27,6 +27,7 @@ from lightning_transfer.callbacks.forgetting_arguments import (
 )
 from lightning_transfer.callbacks.forgetting_cadence import Cadence
 from lightning_transfer.callbacks.forgetting_compare import FEATURE_METRICS, usable_metrics
+from lightning_transfer.callbacks.forgetting_findings import SourceFindings
 from lightning_transfer.callbacks.forgetting_interpolate import InterpolateAction
 from lightning_transfer.callbacks.forgetting_meter import Meter, synchronise
 from lightning_transfer.callbacks.forgetting_probe import ProbeSource, named_probes, read_probe
@@ -71,6 +72,8 @@ class ForgettingMonitor(Callback):
         metrics: ``agreement``, ``kl``, ``accuracy`` (they need ``head``), ``cosine``, ``cka``, ``l2``, ``knn``;
             ``accuracy`` and ``knn`` need labels. ``wer``, the word error rate, needs transcripts and a module with
             ``transcribe(batch) -> list[Transcript]``; its interval draws speakers, where at least two are known.
+            ``auroc`` needs ``head`` and labels of 0 and 1 for each finding; with several it comes with
+            ``auroc_<finding>``, and its interval draws the records' groups, which are patients.
         backbone: Dotted name inside the LightningModule; None finds it. With several, ``feature_fn`` is needed.
         downstream_head: Dotted name or names of the new head; None finds it, also inside the backbone. What
             `BackboneFreezeUnfreeze` calls ``head``.
@@ -157,7 +160,7 @@ class ForgettingMonitor(Callback):
         self._cadence = Cadence(self.every_n_epochs, self.every_n_steps, self.max_overhead)
         self._alarms = AlarmCounter({}, self.confirm)
         self._meter: Meter | None = None
-        self._source: dict[str, SourceAccuracy | SourceWords] = {}
+        self._source: dict[str, SourceAccuracy | SourceFindings | SourceWords] = {}
         self._action = self._make_action()
         self._cost = self._started = self._probing_since = 0.0
         self._training_since = 0.0, 0.0
@@ -176,7 +179,8 @@ class ForgettingMonitor(Callback):
 
         Returns:
             ``source_accuracy``, or ``source_<probe>_accuracy``, for each labelled probe of source data where
-            ``accuracy`` is among the metrics, with ``chance``; ``source_wer`` likewise, with the paired ``change``.
+            ``accuracy`` is among the metrics, with ``chance``; ``source_wer`` and ``source_auroc`` likewise, with the
+            paired ``change``.
         """
         report = next((item for item in reversed(self.history) if item.step == step), None)
         readings = None if report is None else report.readings
@@ -289,8 +293,8 @@ class ForgettingMonitor(Callback):
         reader = None
         if any(metric in FEATURE_METRICS for metric in self.metrics):
             reader = find_reader(module, self.backbone, self.head, self.feature_fn, self.downstream_head)
-        spoken = "wer" in self.metrics
-        probes = [read_probe(name, item, self.n_probe, trainer, spoken=spoken) for name, item in self.probes.items()]
+        wanted = {"spoken": "wer" in self.metrics, "findings": "auroc" in self.metrics}
+        probes = [read_probe(name, item, self.n_probe, trainer, **wanted) for name, item in self.probes.items()]
         meter = Meter(reader, probes, usable_metrics(probes, self.metrics, self.head is not None))
         limits = meter.limits(self.tolerance, proxies=True)
         self._alarms = AlarmCounter(limits, self.confirm)

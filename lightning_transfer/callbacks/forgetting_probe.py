@@ -24,6 +24,7 @@ from torch.utils.data import (
 )
 
 from lightning_transfer.callbacks.forgetting_batches import count_inputs, fingerprint, input_of, labels_of
+from lightning_transfer.callbacks.forgetting_findings import Findings, find_findings
 from lightning_transfer.callbacks.forgetting_random import SEED, fixed_rng
 from lightning_transfer.callbacks.forgetting_words import Spoken, find_spoken
 from lightning_transfer.errors import closest
@@ -63,6 +64,7 @@ class Probe:
         labels: Class of each input, ``(N,)``; None if unknown.
         fingerprint: Hash of the content, so that a resumed run can tell whether it reads the same inputs.
         spoken: What is said in each input; None unless it was asked for and is known.
+        findings: What each input shows; None unless it was asked for and is known.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Probe:
     labels: Tensor | None
     fingerprint: str
     spoken: Spoken | None = None
+    findings: Findings | None = None
 
     @property
     def size(self) -> int:
@@ -79,7 +82,7 @@ class Probe:
 
     def first(self) -> Probe:
         """Return the first batch as a probe of its own, without labels."""
-        few = replace(self, batches=self.batches[:1], labels=None)
+        few = replace(self, batches=self.batches[:1], labels=None, findings=None)
         return few if self.spoken is None else replace(few, spoken=self.spoken.first(few.size))
 
     def key(self, metric: str) -> str:
@@ -127,6 +130,7 @@ def read_probe(
     trainer: Trainer,
     *,
     spoken: bool = False,
+    findings: bool = False,
 ) -> Probe:
     """Read a probe's inputs without leaving a trace in any random state.
 
@@ -139,6 +143,7 @@ def read_probe(
         n_probe: Inputs to read; a stream is read in whole batches.
         trainer: Its loaders give ``"target"`` and the shape of ``"noise"``, its data module ``"general"``.
         spoken: Whether to find out what is said in the inputs.
+        findings: Whether to find out what the inputs show.
 
     Raises:
         MisconfigurationException: If the probe cannot be read from this trainer, or has fewer than 4 inputs.
@@ -164,9 +169,12 @@ def read_probe(
     said = None
     if spoken and isinstance(source, DataLoader | Dataset):
         said = find_spoken(getattr(source, "dataset", source), batches, sizes, trainer.lightning_module)
+    shown = None
+    if findings and isinstance(source, DataLoader | Dataset):
+        shown = find_findings(getattr(source, "dataset", source), batches, trainer.lightning_module)
     known = batches if said is None else [batches, said.references, said.speakers, said.normaliser]
     proxy = isinstance(probe, str) and probe in PROXIES
-    return Probe(name, proxy, batches, labels, fingerprint(known), said)
+    return Probe(name, proxy, batches, labels, fingerprint(known), said, shown)
 
 
 def _source_of(probe: Any, trainer: Trainer) -> Any:  # noqa: ANN401

@@ -49,7 +49,12 @@ def source_lines(facts: Mapping[str, Interval]) -> Iterator[str]:
         if key.startswith("source_") and key.endswith("_before"):
             name = key.removesuffix("_before")
             title, after = name.replace("_", " ").capitalize(), facts[f"{name}_after"]
+            title = title.replace("auroc", "AUROC")
             if f"{name}_chance" in facts:
+                change = facts.get(f"{name}_change")
+                if change is not None and change.value is not None and after.value is not None:
+                    yield f"{title}: {before} before, {after.value:.3f} after, changed by {change}"
+                    continue
                 yield f"{title}: {before} before, {after} after (chance {facts[f'{name}_chance'].value:.3f})"
                 continue
             change = facts[f"{name}_change"]

@@ -25,6 +25,13 @@ from lightning_transfer.evaluation.clinical_terminal import format_clinical, for
 from lightning_transfer.evaluation.compare import ComparedRun, RunComparison, compare_runs, format_comparison
 from lightning_transfer.evaluation.curves import CurvePoint, Reliability, measure_reliability, threshold_curve
 from lightning_transfer.evaluation.decisions import write_confusion
+from lightning_transfer.evaluation.ensembles import (
+    Ensemble,
+    UncertainPrediction,
+    join_outputs,
+    load_ensemble,
+    predict_views,
+)
 from lightning_transfer.evaluation.label_check import (
     LabelCheck,
     check_labels,
@@ -91,6 +98,7 @@ __all__ = [
     "CurvePoint",
     "DataFacts",
     "DrawnMask",
+    "Ensemble",
     "FindingPoint",
     "FindingResult",
     "JudgedMask",
@@ -123,6 +131,7 @@ __all__ = [
     "SuspectGroup",
     "TrainingExamples",
     "TranscriptionResult",
+    "UncertainPrediction",
     "calibrate_baseline",
     "check_costs",
     "check_labels",
@@ -161,17 +170,20 @@ __all__ = [
     "format_suspects",
     "format_table",
     "format_transcription",
+    "join_outputs",
     "join_transcripts",
     "judge_mask",
     "knn_baseline",
     "label_indices",
     "linear_probe_baseline",
     "load",
+    "load_ensemble",
     "majority_baseline",
     "measure_clinical",
     "measure_latency",
     "measure_reliability",
     "measure_routing",
+    "predict_views",
     "predictions",
     "probe_features",
     "progress",

@@ -20,7 +20,7 @@ class Forgetting:
 
     Attributes:
         sources: Name of the old task -> ``before``, ``after`` and ``chance`` of its accuracy; of a word error rate,
-            whose name ends with ``wer``, ``before``, ``after`` and their paired ``change``.
+            whose name ends with ``wer``, ``before``, ``after`` and their paired ``change``; of an AUROC all four.
         readings: Logged name -> (epochs done, value), in order: ``forgetting_*`` and ``drift_*``, positive is worse.
         frozen: Whether no part of the backbone ever trained, so that nothing could be forgotten.
     """
@@ -38,6 +38,8 @@ class Forgetting:
                 old = name.removesuffix("_before")
                 names = ("before", "after", "change" if old.endswith("_wer") else "chance")
                 parts = {part: run.fit.get(f"{old}_{part}") or {} for part in names}
+                if f"{old}_change" in run.fit:
+                    parts["change"] = run.fit[f"{old}_change"] or {}
                 sources[old.replace("_", " ")] = parts
         each = steps_per_epoch(run)
         readings: dict[str, list[tuple[float, float]]] = {}

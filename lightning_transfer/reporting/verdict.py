@@ -145,6 +145,12 @@ def _forgotten(forgetting: Forgetting) -> str:
         chance = usable((parts.get("chance") or {}).get("value"))
         by_chance = "" if chance is None else f" (chance {number(chance)})"
         facts = f"{name} {interval(before)} before and {interval(after)} after{by_chance}"
+        change = parts.get("change") or {}
+        if usable(change.get("value")) is not None and usable(change.get("high")) is not None:
+            facts += f", changed by {signed(change)}"
+            if now < was and change["high"] < 0:
+                return f"The old task lost {number(was - now)}: {facts}."
+            return f"No sure loss on the old task: {facts}."
         overlap = _overlap(before or {}, after or {})
         if now >= was:
             return f"No loss on the old task was seen: {facts}."
