@@ -56,8 +56,8 @@ def read_dicom(path: str | Path, options: ScanOptions | None = None, frame: int 
             if facts.photometric in GREY:
                 pixels, range_from = grey_values(stored, values, options)
             elif facts.photometric == "PALETTE COLOR":
-                colours, bits = _palette(stored, values)
-                pixels, range_from = colour_values(colours, bits, options), options.scale
+                colours, depth = _palette(stored, values)
+                pixels, range_from = colour_values(colours, depth, options), options.scale
             else:
                 pixels, range_from = colour_values(stored, facts.bits or 8, options), options.scale
         except DataError as error:
@@ -78,7 +78,7 @@ def _is_small(path: str | Path) -> bool:
 
 def _decode(source: Any, header: _Dataset, frame: int) -> npt.NDArray[Any]:  # noqa: ANN401 - path or data set
     """Return one frame as stored, colour as RGB; of a path no other frame is read."""
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     allocated = int(number(header, "BitsAllocated"))
     stored = int(number(header, "BitsStored", allocated))
@@ -86,14 +86,15 @@ def _decode(source: Any, header: _Dataset, frame: int) -> npt.NDArray[Any]:  # n
     if high == stored - 1 or high >= allocated or header.file_meta.TransferSyntaxUID.is_compressed:
         return np.asarray(pixel_array(source, index=frame))
     # Values that do not begin at the lowest bit, as of the standard before 1993: pydicom takes no notice.
-    found = np.array(pixel_array(source, index=frame, correct_unused_bits=False))
+    found: npt.NDArray[Any] = np.array(pixel_array(source, index=frame, correct_unused_bits=False))
     np.left_shift(found, allocated - 1 - high, out=found)
-    return np.right_shift(found, allocated - stored, out=found)
+    np.right_shift(found, allocated - stored, out=found)
+    return found
 
 
 def _palette(stored: npt.NDArray[Any], header: _Dataset) -> tuple[npt.NDArray[Any], int]:
     """Return the colours of a palette, and their bits."""
-    from pydicom.pixels import apply_color_lut
+    from pydicom.pixels.processing import apply_color_lut
 
     colours = np.asarray(apply_color_lut(stored, header))[..., :3]
     return colours, int(numbers(header, "RedPaletteColorLookupTableDescriptor")[2])

@@ -251,11 +251,12 @@ class _Volume:
 def _open(path: Path) -> Any:  # noqa: ANN401 - nibabel.Nifti1Image
     try:
         import nibabel
+        from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
         raise DataError("Reading NIfTI needs nibabel: pip install lightning-transfer[medical]") from error
     try:
         image = nibabel.load(path)
-    except nibabel.filebasedimages.ImageFileError:
+    except ImageFileError:
         raise ValueError from None
     if not isinstance(image, nibabel.Nifti1Pair):  # NIfTI-1 and -2, in one file or in two
         raise ValueError
