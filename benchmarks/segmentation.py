@@ -1,7 +1,8 @@
 """How well are defects of magnetic tiles drawn, by pretrained encoders and by U-Nets from random weights?
 
-Folds by tile. In each, the module of `magnetic_tile_*_unet.yaml` is fitted on the training split, and a plain U-Net of as
-many parameters from random weights, its rate and its epoch chosen on validation as the recipe's row `unet` does. Numbers are pooled over the test folds, at the images' own size, with intervals over tiles.
+Folds by tile. In each, the module of `magnetic_tile_*_unet.yaml` is fitted on the training split, and a plain U-Net of
+as many parameters from random weights, its rate and its epoch chosen on validation as the recipe's row `unet` does.
+Numbers are pooled over the test folds, at the images' own size, with intervals over tiles.
 
     python -m benchmarks.segmentation [--data DIR] [--weights FILE] [--backbones embedded mobilenetv2] [--folds 0 1]
 

@@ -59,7 +59,7 @@ def test_the_plain_unet_has_the_loss_the_classes_and_the_size() -> None:
     assert twin.schema == SCHEMA
     assert twin.dice_share == 0.25
     assert twin.class_weights == [0.5, 2.0]
-    assert twin(torch.randn(1, 3, 16, 16)).shape == (1, 2, 16, 16)
+    assert twin.eval()(torch.randn(1, 3, 16, 16)).shape == (1, 2, 16, 16)
 
 
 @pytest.mark.parametrize("name", ["unet", "scratch"])
