@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ class Ensemble:
     """
 
     members: tuple[Predictor, ...]
-    calibration: Calibration = Calibration(rule="not fitted: one half, or the most probable class")
+    calibration: Calibration = field(
+        default_factory=lambda: Calibration(rule="not fitted: one half, or the most probable class")
+    )
 
     @property
     def schema(self) -> Schema:
