@@ -110,7 +110,8 @@ def _trained(cli: TransferCLI, places: Sequence[int], module: TransferModule, wh
     found = train_scratch(cli, show_progress=shows_bar(cli), module=module)
     judge, _ = _judge(cli)
     loader = cli.datamodule.ordered_dataloader("test", only=places)
-    stream_outputs(found.module, loader, judge, cli.trainer.strategy.root_device, shows_bar(cli))
+    network: Any = found.module  # whose steps give logits of pixels
+    stream_outputs(network, loader, judge, cli.trainer.strategy.root_device, shows_bar(cli))
     count = sum(item.numel() for item in found.module.parameters())
     return MaskRow(
         judge.rows(), f"{what} from random weights, {count:,} parameters: {found.description}", found.seconds
