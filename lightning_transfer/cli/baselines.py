@@ -41,7 +41,7 @@ def plain_rows(cli: TransferCLI, test: Outputs, frozen: FrozenFeatures | None = 
         return {}
     rows: dict[str, BaselineOutputs] = {}
     on_frozen = [name for name in names if name in ("knn", "linear_probe")]
-    features = frozen or FrozenFeatures(cli)
+    features = FrozenFeatures(cli) if frozen is None else frozen
     classifies = hasattr(cli.datamodule, "plain_classifier")
     if classifies and "plain" in names:
         rows["plain"] = _plain_classifier(cli, test)

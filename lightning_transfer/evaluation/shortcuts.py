@@ -134,9 +134,9 @@ def evaluate_shortcuts(
     A network that tells hospitals apart scores well on any label whose frequency differs between them, and fails at the
     next hospital (Zech et al. 2018; DeGrave et al. 2021). Three numbers tell: how well a logistic regression on the
     features tells the column, among records that agree in the finding; how well the column alone predicts the finding;
-    and the finding's AUROC among pairs of records of the same value, to which the column contributes nothing. All scores but the model's own are out of fold,
-    with whole groups held out; a missing value is a value, as it may tell the source too. Intervals draw groups; they
-    do not fit the probes anew. Nothing is chosen by it.
+    and the finding's AUROC among pairs of records of the same value, to which the column contributes nothing. All
+    scores but the model's own are out of fold, with whole groups held out; a missing value is a value, as it may tell
+    the source too. Intervals draw groups; they do not fit the probes anew. Nothing is chosen by it.
 
     Args:
         views: What the features were collected on. ``frozen``: features before any fine-tuning, of all splits whose

@@ -28,7 +28,7 @@ def _evaluation(run: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def confounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A site that is the label but for every tenth group, and a frozen backbone that sees the point."""
+    """A site that is the label but for every tenth pair, moves the points, and a frozen backbone that sees them."""
     read = ToyData.read_records
 
     def records(data: ToyData) -> list[Record]:
@@ -36,7 +36,9 @@ def confounded(monkeypatch: pytest.MonkeyPatch) -> None:
         for place, record in enumerate(read(data)):
             swapped = place // 2 % 10 == 0
             site = "north" if (record.label == "bad") != swapped else "south"
-            found.append(replace(record, group=f"g{place // 2}-{record.label}", meta={**record.meta, "site": site}))
+            point = record.input + torch.tensor([0.0, 0.0, 8.0 if site == "north" else -8.0])
+            group, meta = f"g{place // 2}-{record.label}", {**record.meta, "site": site}
+            found.append(replace(record, input=point, group=group, meta=meta))
         return found
 
     torch.manual_seed(5)

@@ -146,7 +146,7 @@ def test_columns_that_cannot_be_probed_are_named_with_the_reason() -> None:
     outputs, records = toy()
     for place, record in enumerate(records):
         record.meta.update(  # type: ignore[attr-defined]
-            sex="F", scanner=record.meta["site"].upper(), view=f"v{place}", age=None if place % 3 else place
+            sex="F", scanner=record.meta["site"].upper(), view=f"v{place}", age=None if place // 2 % 3 else place
         )
     table = probe((outputs, records), columns=["site", "scanner", "sex", "view", "sit", "age"])
     assert {item.column for item in table.shortcuts} == {"site", "age"}
