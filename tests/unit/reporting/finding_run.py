@@ -26,8 +26,11 @@ def clinical(prevalence: float | None = 0.05) -> dict[str, Any]:
     point = {"aim": "specificity", "target": 0.95, "probability": 0.31, "reason": "", "note": "few", "metrics": values}
     unfit = {**point, "probability": None, "note": "", "metrics": dict.fromkeys(values, nothing)}
     bins = [{"low": 0.2, "high": 0.3, "confidence": 0.25, "accuracy": 0.3, "n": 12}]
-    metrics = {"auroc": item(0.8, 0.75, 0.85), "average_precision": item(0.5, 0.4, 0.6), "brier": item(0.1, 0.05, 0.15),
-               "ece": item(0.04), "brier_before_temperature": item(0.12), "ece_before_temperature": item(0.06)}  # fmt: skip
+    metrics = {
+        "auroc": item(0.8, 0.75, 0.85), "average_precision": item(0.5, 0.4, 0.6),
+        "brier": item(0.1, 0.05, 0.15), "brier_before_temperature": item(0.12),
+        "ece": item(0.04), "ece_before_temperature": item(0.06),
+    }  # fmt: skip
     edema = {"name": "Edema", "num_positive": 20, "num_negative": 40, "num_positive_groups": 15,
              "prevalence": prevalence, "metrics": metrics, "points": [point],
              "reliability": {"before": bins, "after": bins}}  # fmt: skip
