@@ -12,9 +12,10 @@ real digits and Flite's sentences stayed foreign to it (`benchmarks/README.md`).
 
 A file named ``decay`` in DIR begins the last phase (the rate falls to nothing) at the next step; DIR holds the last
 weights, and a log. ``--resume`` goes on from them. Weights are averaged over steps (EMA 0.998) and stored as
-16-bit floats. One process on one core: 23 seconds of audio a CPU second, speaking and judging included. The file that
-ships took 4,027 steps (13 hours heard) in three stretches; `benchmarks/README.md` says how well it hears. A run anew
-gives weights of the same kind, not the same ones.
+16-bit floats. One process on one core: some 25 seconds of audio a CPU second, speaking and judging included. The file
+that ships took 18,100 steps (56 hours heard) in stretches, of which only the last had all that is here;
+`benchmarks/README.md` says how it was made and how well it hears. A run anew gives weights of the same kind, not the
+same ones.
 """
 
 from __future__ import annotations
@@ -329,11 +330,12 @@ def _pretraining(log: Path) -> str:
     words = len(lexicon().everything)
     return (
         f"{last['heard_hours']:.1f} hours of synthetic speech ({last['step']} steps; about {PASSES} passes over each"
-        " utterance, each time disturbed anew), no recording of any person: espeak-ng, accent en-us,"
-        f" {len(TRAINING_VOICES)} voice variants (m1 to m7, f1 to f4), 105 to 260 words a minute, pitch 12 to 89;"
-        f" single words, spoken numbers, words in no order and template sentences over {words} everyday English words."
-        " Disturbed by noise (5 to 40 dB), rooms, equalisers, speed (0.85 to 1.18), mu-law, and in two cases of five by"
-        " a band limit (most at 3.3 to 4 kHz), so telephone bandwidth is not new to it. Made by"
+        " utterance, each time disturbed anew), all in American English: espeak-ng, accent en-us,"
+        f" {len(TRAINING_VOICES)} variants of its voice, 105 to 260 words a minute, pitch 12 to 89; and Flite, voices"
+        f" {', '.join(flite_speech.VOICES)}, which are made of recordings of three people. No other recording of any"
+        " person. Single words, spoken numbers, words in no order and template sentences over"
+        f" {words} everyday English words. Disturbed by noise (5 to 40 dB), rooms, equalisers, 8 kHz and mu-law, so"
+        " telephone lines are not new to it, and by changes of pitch, tempo and resonances, by up to 0.3. Made by"
         " benchmarks/pretrain_speech.py."
     )
 

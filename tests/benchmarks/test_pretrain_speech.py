@@ -71,16 +71,17 @@ def test_disturbances_change_the_sound_and_keep_the_words_in_it() -> None:
     found = [disturb(tone, np.random.default_rng(seed)) for seed in range(60)]
     lengths = {len(wave) for wave in found}
     assert len(lengths) > 20
-    assert min(lengths) >= int(16_000 / 1.18) - 1
-    assert max(lengths) <= 16_000 / 0.85 + 8000
+    # Tempo by up to 0.26 and a little unevenness; up to 33 ms cut off, up to 250 ms of silence laid on at either end.
+    assert min(lengths) >= 16_000 / 1.5 - 1067
+    assert max(lengths) <= 16_000 * 1.5 + 8000
     for wave in found:
         assert wave.dtype == np.float32
         assert np.isfinite(wave).all()
         assert 0.02 < np.abs(wave).max() <= 1
         spectrum = np.abs(np.fft.rfft(wave))
-        # Speed moves the tone by the same factor; nothing else does. The loudest frequency stays the tone's.
+        # Tempo moves the tone by the same factor; nothing else does. The loudest frequency stays the tone's.
         peak = np.argmax(spectrum[len(spectrum) // 100 :]) + len(spectrum) // 100
-        assert 440 * 0.8 < peak * 8000 / len(spectrum) < 440 * 1.25
+        assert 440 / 1.5 < peak * 8000 / len(spectrum) < 440 * 1.5
     same = disturb(tone, np.random.default_rng(7))
     np.testing.assert_array_equal(same, found[7])
 
