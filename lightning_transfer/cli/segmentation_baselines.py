@@ -14,7 +14,7 @@ from lightning_transfer.cli.baselines import shows_bar
 from lightning_transfer.cli.scratch import train_scratch
 from lightning_transfer.errors import TransferError
 from lightning_transfer.evaluation import MaskJudge, MaskRow, fit_pixels, progress, stream_outputs
-from lightning_transfer.modules import PlainUNetModule
+from lightning_transfer.modules import PlainUNetModule, SegmentationModule
 from lightning_transfer.modules.transfer import TransferModule
 from lightning_transfer.types import Record
 
@@ -108,6 +108,8 @@ def _scratch(cli: TransferCLI, places: Sequence[int]) -> MaskRow:
 def _trained(cli: TransferCLI, places: Sequence[int], module: TransferModule, what: str) -> MaskRow:
     """Train a network from random weights on the same split, with a rate of its own, and judge it."""
     found = train_scratch(cli, show_progress=shows_bar(cli), module=module)
+    if not isinstance(found.module, SegmentationModule):
+        raise TransferError(f"`{type(found.module).__name__}` draws no masks.")
     judge, _ = _judge(cli)
     loader = cli.datamodule.ordered_dataloader("test", only=places)
     network: Any = found.module  # whose steps give logits of pixels

@@ -198,7 +198,8 @@ def check_label_maps(
 def _shown(record: Record, max_megapixels: float) -> NDArray[np.bool_]:
     """Return where anything is drawn."""
     if isinstance(record.mask, ImagePart) or record.mask is None:
-        return np.asarray(read_label_map(record.mask or "", max_megapixels) != 0, dtype=np.bool_)
+        drawn: NDArray[np.bool_] = read_label_map(record.mask or "", max_megapixels) != 0
+        return drawn
     return read_mask(record.mask, max_megapixels)
 
 

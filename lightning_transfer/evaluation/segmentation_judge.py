@@ -101,7 +101,7 @@ def judge_mask(
         unknown = np.searchsorted(SCORE_BINS, odds[~known], side="right")
         counted.normal[0] -= np.bincount(unknown, minlength=len(SCORE_BINS) + 1)
     # Half the memory: counts of pixels are whole, and shares of regions need no more.
-    pixels = PixelCounts(*(part.astype(np.float32) for part in counted))  # type: ignore[arg-type] # arrays of either
+    pixels = PixelCounts(*(part.astype(np.float32) for part in counted))  # type: ignore[arg-type]
     distance = np.full(len(logits), np.nan)
     for name in range(1, len(logits)):
         distance[name] = metrics.hausdorff95(

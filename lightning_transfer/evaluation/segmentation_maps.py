@@ -117,7 +117,8 @@ def overlay(pixels: NDArray[Any], preds: NDArray[np.bool_], target: NDArray[np.b
     drawn[preds] = 0.5 * drawn[preds] + 0.5 * np.asarray(_FALSE)
     if target is not None:
         drawn[target & ~ndimage.binary_erosion(target)] = _TRUE
-    return np.asarray(np.rint(drawn), dtype=np.uint8)
+    found: NDArray[np.uint8] = np.rint(drawn).astype(np.uint8)
+    return found
 
 
 def present_classes(labels: NDArray[np.integer[Any]], classes: Sequence[str]) -> tuple[str, ...]:

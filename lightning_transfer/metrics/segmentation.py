@@ -144,7 +144,7 @@ def hausdorff95(
     return float(max(np.percentile(side, 95) for side in sides))
 
 
-class SegmentationDice(Metric):  # type: ignore[misc] # torchmetrics publishes no types
+class SegmentationDice(Metric):  # type: ignore[misc]  # torchmetrics is not followed
     """Mean Dice of the classes but the background, over all pixels seen, for the validation loop.
 
     A class that the truth never shows is left out of the mean. NaN where it shows none.

@@ -57,7 +57,8 @@ def test_directions_and_names() -> None:
 
 
 def test_baselines_are_called_as_in_the_terminal() -> None:
-    assert BASELINES == {**_NAMES, "pretrained": "before adapting"}  # the last is of recognisers alone
+    # The last two are of recognisers and of masks alone.
+    assert BASELINES == {**_NAMES, "pretrained": "before adapting", "unet": "plain U-Net from scratch"}
 
 
 def test_shares_are_shown_as_percentages() -> None:
