@@ -200,7 +200,7 @@ def predict_views(
                 rows.append(output.logits.float().cpu())
     finally:
         if own:
-            module.test_time_views = own  # type: ignore[assignment]
+            module.test_time_views = own
     if not rows:
         return []
     every = torch.stack(rows, dim=1)
