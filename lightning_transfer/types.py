@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightning_transfer.scans import ImagePart
+
 __all__ = [
     "SPLITS",
     "BackboneCard",
@@ -114,8 +116,9 @@ class Record:
         split: ``train``, ``val``, ``calibration``, ``test``, ``predict``, or None before splitting.
         group: What must stay on one side of a split: tile, patient, speaker, customer. None if unknown.
         meta: Further columns, as read; slices are made from them.
-        mask: Image file in which nonzero pixels show where the defect is; None: unknown, or none. A record of the
-            negative class without mask has a mask of zeros.
+        mask: Image file in which nonzero pixels show where the defect is, or whose values are the numbers of classes;
+            or a part of a file of many. None: unknown, or none. A record of the negative class without mask has a mask
+            of zeros.
     """
 
     id: str
@@ -124,7 +127,7 @@ class Record:
     split: Split | None = None
     group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
-    mask: str | Path | None = None
+    mask: str | Path | ImagePart | None = None
 
 
 class Batch(NamedTuple):
@@ -133,7 +136,8 @@ class Batch(NamedTuple):
     Attributes:
         input: Tensor, or dict of tensors, that the backbone takes; first axis is the batch.
         target: Labels: ``(N,)`` int64 for multi-class, else ``(N,)`` or ``(N, C)`` float, NaN where missing; for
-            transcription ``(N, L)`` int64 token ids, -100 behind each text's end; or None.
+            transcription ``(N, L)`` int64 token ids, -100 behind each text's end; for segmentation ``(N, H, W)`` int64
+            classes of pixels, -100 where unknown; or None.
         index: Position of each record in its split, ``(N,)`` int64. Where records are fed in pieces (tiles),
             ``(N, 3)``: position of the record, number of the piece, number of the record's pieces.
     """
@@ -300,7 +304,8 @@ class Schema:
         task: ``multiclass``, ``binary``, ``multilabel``, ``transcription`` or ``segmentation``.
         classes: Names, in the order of the logits. Binary: ``(negative, positive)`` with one logit. Transcription: the
             tokens of the vocabulary; empty where the model's own tokenizer has them.
-        counts: Split -> class -> number of records; for transcription ``{"utterances": n}``.
+        counts: Split -> class -> number of records; for transcription ``{"utterances": n}``, for segmentation of
+            records without a label ``{"images": n}``.
         negative_class: The class that means "nothing found" (``good``); the score is one minus its probability.
         num_groups: Split -> number of groups; empty when groups are unknown.
         columns: Names of the further columns that slices can be made from.

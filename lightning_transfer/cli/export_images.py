@@ -97,9 +97,9 @@ class ImageForm(ClassForm):
             try:
                 images = self.script.tensors(record.input, self.spec)
             except predict_onnx.Unreadable as error:
+                name = Path(str(self.script.__file__)).name
                 raise forms.ParityError(
-                    f"`{Path(str(self.script.__file__)).name}` cannot read `{record.id}`, which the checkpoint reads: {error}. Nothing was "
-                    "kept."
+                    f"`{name}` cannot read `{record.id}`, which the checkpoint reads: {error}. Nothing was kept."
                 ) from error
             ours = self.predictor.preprocess(record.input).numpy().reshape(images.shape)
             self.input_difference = max(self.input_difference, float(np.abs(images - ours).max()))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 __all__ = ["Kind", "Recipe"]
 
-Kind = Literal["classification", "transcription"]
+Kind = Literal["classification", "transcription", "segmentation"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Recipe:
         heads: Further LightningModules by the name that ``model.head`` chooses them with; ``linear`` is ``module``.
         routes: Whether each record is sent to one of the classes, or to a person: a fit then has a routing policy, and
             predictions are ``predictions.jsonl``.
-        kind: ``classification``, or ``transcription`` of speech, which has scores, predictions and a report of its own.
+        kind: ``classification``; ``transcription`` of speech or ``segmentation``, drawing masks: these have scores,
+            predictions and a report of their own.
         clinical: Whether classes are findings in medical images: each then has operating points that are fixed on the
             calibration split, numbers of its own, and the model card a warning.
         head_kinds: Those of the heads that are of another kind.

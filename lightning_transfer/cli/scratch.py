@@ -46,18 +46,19 @@ def scratch_baseline(cli: TransferCLI, test: Outputs, *, show_progress: bool) ->
     )
 
 
-def train_scratch(cli: TransferCLI, *, show_progress: bool) -> Scratch:
+def train_scratch(cli: TransferCLI, *, show_progress: bool, module: TransferModule | None = None) -> Scratch:
     """Train the same network from random weights as the options say, and say how it went.
 
     Args:
         cli: After its trainer's ``test``.
         show_progress: Whether to show bars.
+        module: Another network that learns the same; None takes that of the run.
 
     Raises:
         TransferError: If the module cannot be trained from random weights, or there is nothing to choose on.
         KeyboardInterrupt: If the user interrupts the training.
     """
-    data, module = cli.datamodule, cli.model
+    data, module = cli.datamodule, module or cli.model
     if not isinstance(module, TransferModule):
         raise TransferError(
             f"`{type(module).__name__}` is no TransferModule, so it cannot be built with random weights."

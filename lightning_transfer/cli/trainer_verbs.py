@@ -105,6 +105,10 @@ def _results(cli: TransferCLI) -> ModuleType:
         from lightning_transfer.cli import transcription_results
 
         return transcription_results
+    if cli.draws_masks:
+        from lightning_transfer.cli import segmentation_results
+
+        return segmentation_results
     from lightning_transfer.cli import results
 
     return results

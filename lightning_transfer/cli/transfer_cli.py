@@ -30,10 +30,11 @@ from lightning_transfer.cli.errors import UsageError, explain, explain_instantia
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 from lightning_transfer.cli.export_options import ExportOptions
 from lightning_transfer.cli.heads import LINEAR, find_head
-from lightning_transfer.cli.recipe import Recipe
+from lightning_transfer.cli.recipe import Kind, Recipe
 from lightning_transfer.cli.run_callback import RunFolderCallback
 from lightning_transfer.cli.run_checkpoint import RunCheckpoint
 from lightning_transfer.cli.run_folder import RUN_DIR_VARIABLE, create, new_folder, remove_empty
+from lightning_transfer.cli.segmentation_options import SegmentationOptions
 from lightning_transfer.cli.sources import Source
 from lightning_transfer.cli.tracking import continue_runs
 from lightning_transfer.cli.transcription_options import TranscriptionOptions
@@ -117,7 +118,7 @@ class TransferCLI(LightningCLI):
             parser.link_arguments("check_data", "data.check_data")
         if self.arguments.verb == "check-data":
             parser.add_argument("--strict", action="store_true", help="Exit with 1 for warnings too.")
-        if self.arguments.verb == "check-data" and not self.transcribes:
+        if self.arguments.verb == "check-data" and self.kind == "classification":
             parser.add_argument(
                 "--suspects",
                 action="store_true",
@@ -188,6 +189,10 @@ class TransferCLI(LightningCLI):
             self.config_init["evaluation"].list_keywords()
         if self.arguments.verb == "predict" and hasattr(self.model, "keep_grids"):
             self.model.keep_grids = self.config_init["evaluation"].save_maps
+        if self.draws_masks and self.arguments.verb in ("test", "predict"):
+            from lightning_transfer.cli.segmentation_results import MaskSink
+
+            self.model.sink = MaskSink(self, "predict" if self.arguments.verb == "predict" else "test")
         payload = self.source.payload
         if payload.get("schema") and hasattr(self.datamodule, "use_schema"):
             # Lightning restores a checkpoint after the data are read, and reading asks for its classes.
@@ -199,15 +204,29 @@ class TransferCLI(LightningCLI):
             self.model.source_head = nn.Linear(*shape).requires_grad_(False)
 
     @property
+    def kind(self) -> Kind:
+        """What the model does: tell classes apart, write down speech, or draw masks."""
+        return self.recipe.kind_of(self.head)
+
+    @property
     def transcribes(self) -> bool:
-        """Whether the model writes down speech, and does not tell classes apart."""
-        return self.recipe.kind_of(self.head) == "transcription"
+        """Whether the model writes down speech."""
+        return self.kind == "transcription"
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether the model gives each pixel a class."""
+        return self.kind == "segmentation"
+
+    @property
+    def tells_findings(self) -> bool:
+        """Whether the classes are findings in medical images."""
+        return self.recipe.clinical and self.kind == "classification"
 
     def _evaluation_options(self) -> type[Any]:
         """Return what can be said of the evaluation of such a model."""
-        if self.transcribes:
-            return TranscriptionOptions
-        return ClinicalOptions if self.recipe.clinical else EvaluationOptions
+        options = {"transcription": TranscriptionOptions, "segmentation": SegmentationOptions}
+        return options.get(self.kind, ClinicalOptions if self.tells_findings else EvaluationOptions)
 
     def _find_calibration(self) -> Calibration:
         """Return the checkpoint's calibration, at the false-reject rate that is asked for.
@@ -255,7 +274,7 @@ class TransferCLI(LightningCLI):
             from lightning_transfer.cli.routing import CostsCallback
 
             callbacks.insert(1, CostsCallback(self.config_init["evaluation"].misroute_costs))
-        if self.recipe.clinical and self.arguments.verb in ("fit", "plan"):
+        if self.tells_findings and self.arguments.verb in ("fit", "plan"):
             from lightning_transfer.cli.clinical import PrevalenceCallback
 
             callbacks.insert(1, PrevalenceCallback(self.config_init["evaluation"].prevalence))

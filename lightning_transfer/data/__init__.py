@@ -30,7 +30,16 @@ from lightning_transfer.data.image_formats import (
     find_mask_folder,
 )
 from lightning_transfer.data.images import ImagePreprocessing
+from lightning_transfer.data.label_maps import (
+    MaskValues,
+    check_label_maps,
+    content_box,
+    place_labels,
+    read_label_map,
+    record_labels,
+)
 from lightning_transfer.data.loading import Collate, RecordDataset, make_loader, stack_inputs
+from lightning_transfer.data.mask_hooks import MaskHooks
 from lightning_transfer.data.masks import check_masks, read_mask, record_mask
 from lightning_transfer.data.nifti_files import count_slices, read_nifti_slice
 from lightning_transfer.data.plain_audio import plain_audio_features
@@ -84,6 +93,8 @@ __all__ = [
     "ImageFormat",
     "ImagePreprocessing",
     "LongTexts",
+    "MaskHooks",
+    "MaskValues",
     "OnBadFile",
     "Progress",
     "RecordDataset",
@@ -109,8 +120,10 @@ __all__ = [
     "audit_records",
     "check_files",
     "check_images",
+    "check_label_maps",
     "check_masks",
     "check_splits",
+    "content_box",
     "count_records",
     "count_slices",
     "cut_record",
@@ -134,6 +147,7 @@ __all__ = [
     "make_loader",
     "normaliser",
     "npz_arrays",
+    "place_labels",
     "plain_audio_features",
     "plain_image_features",
     "plain_text_classifier",
@@ -143,12 +157,14 @@ __all__ = [
     "read_csv",
     "read_image",
     "read_keywords",
+    "read_label_map",
     "read_labels",
     "read_mask",
     "read_nifti_slice",
     "read_scan",
     "read_tickets",
     "read_utterances",
+    "record_labels",
     "record_mask",
     "records_from_csv",
     "records_from_files",

@@ -1,4 +1,4 @@
-"""What a column alone tells of a label: the site, the view, the scanner that a model may learn instead of the finding."""
+"""What a column alone tells of a label: the site, the view, the scanner that a model may learn instead."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def association_findings(
         for label, known, positive in _labels(records, labels):
             if min(int(positive[known].sum()), int((~positive[known]).sum())) < _FEW:
                 continue
-            chosen = np.flatnonzero(known)
+            chosen = np.flatnonzero(known).tolist()
             auroc = column_auroc([values[i] for i in chosen], positive[chosen], [groups[i] for i in chosen])
             if auroc is not None and auroc >= MIN_AUROC:
                 told.append((auroc, label, _shares(values, known, positive)))

@@ -1,4 +1,4 @@
-"""Check medical images as a radiographer would: patients, burned-in text, modality, spacing, and what hints at the label."""
+"""Check medical images as a radiographer would: patients, burned-in text, modality, spacing, hints at labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def patient_findings(records: Sequence[Record]) -> list[Finding]:
         ``patients``, ``patient-contradiction``.
 
     Example:
-        >>> rows = [Record("a", None, "x", "train", "p1", {"sex": "F"}), Record("b", None, "x", "train", "p1", {"sex": "M"})]
+        >>> rows = [Record(sex, None, "x", "train", "p1", {"sex": sex}) for sex in ("F", "M")]
         >>> [found.code for found in patient_findings(rows)]
         ['patients', 'patient-contradiction']
     """
@@ -126,7 +126,7 @@ def flip_findings(names: Sequence[str]) -> list[Finding]:
         Finding(
             "horizontal-flip",
             "warning",
-            "`augmentations` flips images left to right: the heart comes to lie on the right, and side marks are mirrored.",
+            "`augmentations` flips images left to right: the heart comes to lie on the right, and marks are mirrored.",
             1,
             (),
             "Leave it out unless the images have no side, such as cells under a microscope.",

@@ -45,14 +45,32 @@ class Augmentations:
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Return the changed image ``(C, H, W)``; the same generator state gives the same change."""
+        return self._change([image], generator)[0]
+
+    def pair(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return an image ``(C, H, W)`` and its mask ``(H, W)``, moved together.
+
+        The image is that of a call with the same generator state; what changes brightness leaves the mask.
+
+        Example:
+            >>> both = Augmentations(["rotate_90"]).pair(torch.eye(2)[None], torch.eye(2), torch.Generator())
+            >>> bool((both[0][0] == both[1]).all())
+            True
+        """
+        image, mask = self._change([image, mask], generator)
+        return image, mask
+
+    def _change(self, items: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Change the first one in every way, and move the others with it."""
         for name in self.names:
             if name == "brightness":
-                image = image + (2 * float(torch.rand((), generator=generator)) - 1) * _MAX_BRIGHTNESS
+                items[0] = items[0] + (2 * float(torch.rand((), generator=generator)) - 1) * _MAX_BRIGHTNESS
                 continue
             turns = int(torch.randint(4, (), generator=generator))
             if name == "rotate_90":
-                square = image.shape[-1] == image.shape[-2]
-                image = torch.rot90(image, turns if square else 2 * (turns % 2), dims=(-2, -1))
+                square = items[0].shape[-1] == items[0].shape[-2]
+                angle = turns if square else 2 * (turns % 2)
+                items = [torch.rot90(item, angle, dims=(-2, -1)) for item in items]
             elif turns % 2:
-                image = image.flip(-1 if name == "horizontal_flip" else -2)
-        return image.contiguous()
+                items = [item.flip(-1 if name == "horizontal_flip" else -2) for item in items]
+        return [item.contiguous() for item in items]

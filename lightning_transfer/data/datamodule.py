@@ -26,6 +26,7 @@ from lightning_transfer.data.loading import (
     make_loader,
     stack_inputs,
 )
+from lightning_transfer.data.mask_hooks import MaskHooks
 from lightning_transfer.data.options import check_options
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.reading import leave_out_unusable
@@ -52,7 +53,7 @@ _Batches = DataLoader[Batch]
 _Items = tuple[list[Record], list[tuple[int, int, int]] | None]  # records, or their pieces with `expand`'s index
 
 
-class BaseDataModule(pl.LightningDataModule, ABC):
+class BaseDataModule(MaskHooks, pl.LightningDataModule, ABC):
     """Read, split, check and load records; know nothing of a domain.
 
     A subclass says how records are read (`read_records`), how an input becomes tensors (`make_preprocessing`,
@@ -83,7 +84,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         classes: Names and order of the classes; None takes the sorted labels.
         check_data: Open every file before training (``--check_data`` of a command); ``on_bad_file="skip"`` does too.
         task: ``multiclass``, ``binary`` (the second of two classes is the positive one), ``multilabel``; or
-            ``transcription``, whose labels are texts: a subclass fills in `find_classes` and `encode_target`.
+            ``transcription``, whose labels are texts: a subclass fills in `find_classes` and `encode_target`; or
+            ``segmentation``, see `MaskHooks`: a module that learns from masks sets it.
     """
 
     batch_budget: float | None = None  # most that a batch holds of `input_lengths`; None: `batch_size` inputs
@@ -196,6 +198,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
 
     def find_classes(self, restored: Schema | None, expands: Schema | None, enough: str | None) -> tuple[str, ...]:
         """Return what the logits stand for, in their order: by default the classes, see `resolve_classes`."""
+        if self.task == "segmentation":
+            return self.find_mask_classes(restored)
         names = self.classes if enough is None else (enough, POSITIVE_CLASS)
         options: dict[str, Any] = {"negative_class": self.negative_class, "restored": restored, "expands": expands}
         return resolve_classes(self.records, self.task, classes=names, **options)
@@ -239,6 +243,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         """Read, split and check the data once; build the schema and the preprocessing for the stage."""
         restored = self.restored
         expands: Schema | None = None if restored is not None else getattr(self._module(), "expands", None)
+        learns_from = getattr(self._module(), "learns_from", "all")
+        self.task = "segmentation" if learns_from == "masks" else self.task
         before = restored or expands
         self._expanded.clear()
         self.preprocessing = self.make_preprocessing(self._find_card())
@@ -252,10 +258,10 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         if not self.records:
             records = self._read_and_check("fit", self.read_records)
             self._has_given_splits = self.division.keeps_splits_of(records)
-            divided, said = self.division.divide(records, by_label=self.has_classes)
+            divided, said = self.division.divide(records, by_label=self.task != "transcription")
             self.records, self.findings = self.set_aside(divided), [*self.findings, *said]
         enough = None
-        if getattr(self._module(), "learns_from", "all") == "negative":
+        if learns_from == "negative":
             enough = learnt_from_alone(self.records, self.task, self.negative_class, restored)
             # After the splits, so that each has its share of every kind of defect.
             self.task, self.negative_class = "binary", enough
@@ -266,8 +272,7 @@ class BaseDataModule(pl.LightningDataModule, ABC):
         options.update(classes=classes, enough=enough, by_class=self.has_classes)
         check_splits(self.records, expected=needed, **options)
         negative = self.negative_class if before is None else before.negative_class
-        values = self.preprocessing.to_dict()
-        options = {"negative_class": negative, "sampling": self.sampler, "preprocessing": values}
+        options = {"negative_class": negative, "sampling": self.sampler, "preprocessing": self.preprocessing.to_dict()}
         self.schema = build_schema(self.records, classes, self.task, **options)
         items, index = self._items("train", learn=True) if stage == "fit" else ([], None)
         if index is not None and self.has_classes:
@@ -360,8 +365,8 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             raise MisconfigurationException(f"`{type(self).__name__}` has not read its data. Call `setup` first.")
         worker, (records, index) = self._for_workers(), items
         augment = worker.augment_input if sampler is not None else None
-        made = (worker.load_input, self.schema.classes, task, augment, index, self.encode_target)
-        lengths: dict[str, Any] = {"lengths": self.input_lengths(records), "budget": self.batch_budget}
+        pair = worker.load_pair if task == "segmentation" else None
+        made = (worker.load_input, self.schema.classes, task, augment, index, self.encode_target, pair)
         return make_loader(
             RecordDataset(records, *made),
             sampler,
@@ -371,22 +376,17 @@ class BaseDataModule(pl.LightningDataModule, ABC):
             drop_last=drop_last,
             seed=self.split_seed,
             only=only,
-            **lengths,
+            lengths=self.input_lengths(records),
+            budget=self.batch_budget,
         )
 
     def _for_workers(self) -> BaseDataModule:
         """Return a copy that holds only what loading one record needs, and can be pickled."""
         worker = copy.copy(self)
         worker.trainer = None
-        worker.records, worker.predict_records = [], []
-        worker._skipped = {"fit": [], "predict": []}
-        worker._reading, worker._expanded, worker._facts = [], {}, {}
+        worker.records, worker.predict_records, worker._reading = [], [], []
+        worker._skipped, worker._expanded, worker._facts = {"fit": [], "predict": []}, {}, {}
         return worker
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether labels are classes, and not texts."""
-        return self.task != "transcription"
 
     @property
     def restored(self) -> Schema | None:

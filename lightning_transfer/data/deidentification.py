@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ class Pseudonyms:
 
     Example:
         >>> names = Pseudonyms("0123456789abcdef")
-        >>> row = Record("DOE/1.png", Path("/data/DOE/1.png"), group="DOE", meta={"site": "A", "age": "97", "name": "DOE"})
+        >>> known = {"site": "A", "age": "97", "name": "DOE"}
+        >>> row = Record("DOE/1.png", Path("/data/DOE/1.png"), group="DOE", meta=known)
         >>> hidden = names.record(row)
         >>> hidden.group == names.of("DOE"), len(hidden.id), dict(hidden.meta)
         (True, 12, {'site': 'A', 'age': '90'})
@@ -100,6 +101,19 @@ class Pseudonyms:
             group=None if record.group is None else self.of(record.group),
             meta=self._meta(record.meta),
         )
+
+    def hide(
+        self, records: Sequence[Record], places: Mapping[str, tuple[int, ...]]
+    ) -> tuple[list[Record], dict[str, tuple[int, ...]]]:
+        """Return records that name nobody, and what was known by their ids by the new ones.
+
+        Args:
+            records: As they were read.
+            places: Id -> uncertain findings, such as `FindingsTable` has them.
+        """
+        hidden = [self.record(record) for record in records]
+        pairs = zip(records, hidden, strict=True)
+        return hidden, {new.id: places[old.id] for old, new in pairs if old.id in places}
 
     def skipped(self, skip: Skipped) -> Skipped:
         """Return what was left out, likewise."""

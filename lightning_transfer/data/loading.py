@@ -98,6 +98,8 @@ class RecordDataset(Dataset[Item]):
         augment: Called on training inputs with a generator seeded by the sampler.
         index: What each item says of its place, as `expand` returns it; None is its number.
         encode: Turns a record into its target, where that is no class; None is `encode_label`.
+        pair: Loads input and target together when an item is asked for, and changes both by a generator if there is
+            one; in place of ``load``, ``augment`` and ``encode``. For targets that are files, such as masks.
     """
 
     def __init__(
@@ -109,13 +111,15 @@ class RecordDataset(Dataset[Item]):
         augment: Callable[[Any, torch.Generator], Any] | None = None,
         index: Sequence[PieceIndex] | None = None,
         encode: Callable[[Record], Tensor | None] | None = None,
+        pair: Callable[[Record, torch.Generator | None], tuple[Any, Tensor]] | None = None,
     ) -> None:
         self.records = list(records)
         self._index = index
         self._load = load
         self._augment = augment
+        self._pair = pair
         self._targets: list[Tensor | None] = [None] * len(self.records)
-        if task is not None:
+        if task is not None and pair is None:
             target = encode or partial(encode_label, classes=classes, task=task)
             self._targets = [target(record) for record in self.records]
 
@@ -149,10 +153,15 @@ class RecordDataset(Dataset[Item]):
 
     def _item(self, key: int | tuple[int, int]) -> Item:
         index, seed = key if isinstance(key, tuple) else (key, None)
+        place = index if self._index is None else self._index[index]
+        changes = self._augment is not None and seed is not None
+        generator = torch.Generator().manual_seed(seed) if changes and seed is not None else None
+        if self._pair is not None:
+            return *self._pair(self.records[index], generator), place
         value = self._load(self.records[index])
-        if self._augment is not None and seed is not None:
-            value = self._augment(value, torch.Generator().manual_seed(seed))
-        return value, self._targets[index], index if self._index is None else self._index[index]
+        if self._augment is not None and generator is not None:
+            value = self._augment(value, generator)
+        return value, self._targets[index], place
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

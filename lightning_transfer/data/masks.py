@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_transfer.data.image_files import MAX_MEGAPIXELS, image_size, read_image
 from lightning_transfer.data.tables import OnBadFile
 from lightning_transfer.errors import DataError, listing
+from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import Record
 
 __all__ = ["check_masks", "read_mask", "record_mask"]
@@ -54,6 +55,10 @@ def record_mask(record: Record, negative_class: str | None = None, max_megapixel
                 f"`{record.id}` is labelled `{record.label}` and has no mask. Only `{negative_class}` needs none."
             )
         return np.zeros(size, dtype=bool)
+    if isinstance(record.mask, ImagePart):
+        raise DataError(
+            f"The mask `{record.mask}` is a part of a file; read it by `lightning_transfer.data.label_maps`."
+        )
     mask = read_mask(record.mask, max_megapixels)
     if mask.shape != size:
         raise DataError(

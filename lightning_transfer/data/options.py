@@ -50,8 +50,10 @@ def check_options(
         raise ValueError(f"Expected `on_bad_file` error or skip, got `{on_bad_file}`.")
     if given_splits not in ("keep", "ignore"):
         raise ValueError(f"Expected `given_splits` keep or ignore, got `{given_splits}`.")
-    if task not in ("multiclass", "binary", "multilabel", "transcription"):
-        raise ValueError(f"Expected `task` multiclass, binary, multilabel or transcription, got `{task}`.")
+    if task not in ("multiclass", "binary", "multilabel", "transcription", "segmentation"):
+        raise ValueError(
+            f"Expected `task` multiclass, binary, multilabel, transcription or segmentation, got `{task}`."
+        )
     if sampler not in (None, "weighted") or (sampler and task in ("multilabel", "transcription")):
         raise ValueError(f"`sampler` {sampler!r} does not fit the task `{task}`. Use null, or class weights.")
     if task == "multilabel" and classes is None:

@@ -30,7 +30,8 @@ def require_patients(
         columns: Of the table, for the hint.
 
     Returns:
-        The records, each with a group where some have one, and a warning for those that had none.
+        The records, each with a group where some have one, and a warning for those that had none. Images of one study
+        stay together.
 
     Raises:
         DataError: If a patient is unknown and that is not allowed.
@@ -63,13 +64,14 @@ def require_patients(
         tuple(record.id for record in nameless[:20]),
         "If some are of one patient, splits leak, and intervals are too narrow.",
     )
-    if len(nameless) == len(records):
+    if len(nameless) == len(records) and not any(record.meta.get("study") for record in records):
         return list(records), [finding]
     taken = {record.group for record in records}
     found = []
     for record in records:
         if record.group is None:
-            name = f"image {record.id}"
+            study = record.meta.get("study")
+            name = f"study {study}" if study else f"image {record.id}"
             found.append(replace(record, group=name if name not in taken else f"{name} alone"))
         else:
             found.append(record)
@@ -112,10 +114,11 @@ def external_test(
     known = sorted(name for name in counts if name)
     wrong = [name for name in sites if name not in counts]
     if wrong or not known:
+        named = listing((f"{name} {counts[name]}" for name in known), 10)
         raise DataError(
             f"No image is of the site `{(wrong or list(sites))[0]}` (`external_sites`)."
             f"{closest((wrong or list(sites))[0], known)} Sites:"
-            f" {listing((f'{name} {counts[name]}' for name in known), 10) or 'none; name their column as `site_column`'}."
+            f" {named or 'none; name their column as `site_column`'}."
         )
     if not set(counts) - set(sites):
         raise DataError(f"`external_sites` names all {len(counts)} sites, so none is left to learn from.")

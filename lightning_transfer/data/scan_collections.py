@@ -1,4 +1,4 @@
-"""Read collections of medical images in forms that the field publishes them in: MedMNIST's arrays, nnU-Net's folders."""
+"""Read collections of medical images in the forms that the field publishes: MedMNIST's arrays, nnU-Net's folders."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _description(root: Path) -> Mapping[str, Any]:
 
 
 def _nnunet_classes(description: Mapping[str, Any], root: Path) -> tuple[str, ...]:
-    """Return the classes in the order of the values in the masks; nnU-Net 1 has value -> name, nnU-Net 2 the reverse."""
+    """Return the classes in the order of the masks' values; nnU-Net 1 has value -> name, nnU-Net 2 the reverse."""
     labels: Mapping[Any, Any] = description["labels"]
     pairs = {}
     for key, value in labels.items():

@@ -54,19 +54,19 @@ def fill_from_headers(records: Sequence[Record], hide: Callable[[str], str] | No
 def header_columns(path: str) -> tuple[str, dict[str, str]]:
     """Return the patient, empty if unknown, and what else the header says, in our names of columns.
 
-    Two hospitals may give one number to two people; the issuer of the number tells them apart where it is known.
+    The issuer of a patient's number does not count: a file that lacks it would seem another patient, and come to the
+    other side of a split. Where hospitals number their own, that is said by the user.
 
     Raises:
         DataError: If the header cannot be read.
     """
     header = open_dicom(path).header
-    patient, issuer = (_text(header, keyword) for keyword in ("PatientID", "IssuerOfPatientID"))
     columns = {}
     for name, keywords in _KEYWORDS.items():
         value = " ".join(filter(None, (_text(header, keyword) for keyword in keywords)))
         if value:
             columns[name] = plain_age(value) if name == "age" else value
-    return (f"{issuer}/{patient}" if issuer and patient else patient), columns
+    return _text(header, "PatientID") or _text(header, "PatientName"), columns
 
 
 def _text(header: Any, keyword: str) -> str:  # noqa: ANN401 - pydicom.Dataset

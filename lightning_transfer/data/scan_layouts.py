@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,8 @@ from lightning_transfer.data.tables import Skipped, split_name
 from lightning_transfer.errors import DataError, closest, listing
 from lightning_transfer.types import Record, Split
 
-__all__ = ["SCAN_LAYOUTS", "ScanLayout", "ScanSet", "find_scan_layout", "read_scan_folder"]
+__all__ = ["SCAN_LAYOUTS", "ScanLayout", "ScanSet", "find_predict_layout", "find_scan_layout"]
+__all__ += ["read_scan_folder"]
 
 ScanLayout = Literal["csv", "dicom", "pictures", "nifti", "npz", "nnunet"]
 
@@ -93,6 +94,24 @@ def find_scan_layout(
     if wanted == "auto" and (folder / _MANIFEST).is_file():
         return "csv", folder / _MANIFEST
     return (_by_files(folder) if wanted == "auto" else wanted), folder
+
+
+def find_predict_layout(
+    root: str | Path, table: str | None, wanted: ScanLayout | Literal["auto"]
+) -> tuple[ScanLayout, Path]:
+    """Return the layout of new images: they need no table, and none that the training data had.
+
+    Args:
+        root: Folder of the new images.
+        table: Of the training data; read where the new ones have it too.
+        wanted: The layout of the training data.
+
+    Raises:
+        DataError: If there are no images.
+    """
+    if table is not None and not (Path(root).expanduser() / table).is_file():
+        return find_scan_layout(root)
+    return find_scan_layout(root, table, "auto" if table or wanted == "csv" else wanted)
 
 
 def read_scan_folder(

@@ -18,7 +18,7 @@ from lightning_transfer.data.uncertain_labels import class_of_finding
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.types import Record
 
-__all__ = ["SetOptions", "add_test", "choose_views", "describe_set", "read_scan_set"]
+__all__ = ["SetOptions", "add_test", "choose_views", "describe_set", "read_scan_set", "set_task"]
 
 
 @dataclass(frozen=True)
@@ -162,3 +162,32 @@ def _table(place: Path, root: Path, options: SetOptions, *, labelled: bool, on_b
 
 def _single(label: Any, name: str) -> str | None:  # noqa: ANN401 - a tuple of one, or None
     return class_of_finding(label[0] if isinstance(label, tuple) else None, name)
+
+
+def set_task(options: dict[str, Any], findings: Sequence[str], label_column: str | None) -> None:
+    """Choose the task that findings mean, in place: several are labels of their own, one is a class or none.
+
+    Args:
+        options: Of a `BaseDataModule`.
+        findings: Names of their columns; empty leaves the options as they are.
+        label_column: Of the class, where it is no finding.
+
+    Raises:
+        ValueError: If classes are named twice.
+
+    Example:
+        >>> options = {}
+        >>> set_task(options, ["edema"], None)
+        >>> options
+        {'task': 'binary', 'negative_class': 'no edema'}
+    """
+    if findings and label_column is not None:
+        raise ValueError(f"`findings` are {list(findings)}, and `label_column` is `{label_column}`. Leave one out.")
+    if not findings:
+        return
+    if options.get("classes") is not None:
+        raise ValueError(f"`findings` {list(findings)} are the classes, so leave out `classes` {options['classes']}.")
+    if len(findings) == 1:
+        options.update(task="binary", negative_class=f"no {findings[0]}")
+    else:
+        options.update(task="multilabel", classes=list(findings))

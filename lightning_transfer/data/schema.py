@@ -217,12 +217,8 @@ def build_schema(
     return Schema(
         task=task,
         classes=classes,
-        counts={
-            split: {"utterances": len(rows)} if task == "transcription" else count_labels(rows, classes)
-            for split, rows in by_split.items()
-            if rows
-        },
-        negative_class=classes[0] if task == "binary" and classes else negative_class,
+        counts={split: _count(rows, classes, task) for split, rows in by_split.items() if rows},
+        negative_class=classes[0] if task in ("binary", "segmentation") and classes else negative_class,
         num_groups={
             split: len({record.group for record in rows})
             for split, rows in by_split.items()
@@ -247,6 +243,17 @@ def check_preprocessing(current: Mapping[str, Any], saved: Mapping[str, Any]) ->
     if then and different:
         lines = "; ".join(f"`{key}` is {now.get(key)}, the checkpoint has {then.get(key)}" for key in different)
         raise CheckpointError(f"The preprocessing differs from training's: {lines}. Use the checkpoint's values.")
+
+
+def _count(records: Sequence[Record], classes: Sequence[str], task: Task) -> dict[str, int]:
+    """Return what `Schema.counts` says of one split."""
+    if task == "transcription":
+        return {"utterances": len(records)}
+    if task == "segmentation":
+        # By the label of the whole image, which need not be a class of pixels.
+        named = [str(record.label) if isinstance(record.label, str) else "images" for record in records]
+        return {name: named.count(name) for name in sorted(set(named))}
+    return count_labels(records, classes)
 
 
 def count_labels(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:

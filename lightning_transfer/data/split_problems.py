@@ -77,7 +77,9 @@ def find_split_problems(
                     f"Raise `{name}_fraction` or bring more groups.",
                 )
             )
-    unlabelled = [r.id for name, rows in by_split.items() if name != "predict" for r in rows if r.label is None]
+    # A mask is enough where pixels have the classes.
+    bare = [r for name, rows in by_split.items() if name != "predict" for r in rows if r.label is None]
+    unlabelled = [record.id for record in bare if by_class or record.mask is None]
     if unlabelled:
         problems.append(
             _error(

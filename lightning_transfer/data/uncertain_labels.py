@@ -28,7 +28,7 @@ class UncertainLabels:
         policies: One each: ``ignore`` (no loss), ``ones``, ``zeros``, ``soft`` (one half), or a probability as text.
 
     Example:
-        >>> policy = UncertainLabels.make({"default": "ignore", "edema": "ones", "mass": 0.7}, ["edema", "mass", "cyst"])
+        >>> policy = UncertainLabels.make({"edema": "ones", "mass": 0.7}, ["edema", "mass", "cyst"])
         >>> policy.policies
         ('ones', '0.7', 'ignore')
         >>> row = Record("a", None, (None, None, None), "train")

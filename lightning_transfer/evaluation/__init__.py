@@ -55,8 +55,22 @@ from lightning_transfer.evaluation.routing_fit import fit_routing
 from lightning_transfer.evaluation.routing_metrics import RoutingResult, measure_routing
 from lightning_transfer.evaluation.routing_policy import ROUTING_KEY, RoutingPolicy
 from lightning_transfer.evaluation.routing_terminal import format_decisions, format_policy, format_routing
-from lightning_transfer.evaluation.runner import Outputs, collect_features, collect_outputs, collect_transcripts
+from lightning_transfer.evaluation.runner import (
+    Outputs,
+    collect_features,
+    collect_outputs,
+    collect_transcripts,
+    stream_outputs,
+)
 from lightning_transfer.evaluation.scratch import Scratch, fit_scratch
+from lightning_transfer.evaluation.segmentation import MaskRow, evaluate_segmentation
+from lightning_transfer.evaluation.segmentation_file import MaskWriter, write_masks_table
+from lightning_transfer.evaluation.segmentation_judge import DrawnMask, JudgedMask, MaskJudge, judge_mask
+from lightning_transfer.evaluation.segmentation_maps import restore_logits, write_mask
+from lightning_transfer.evaluation.segmentation_plain import fit_pixels
+from lightning_transfer.evaluation.segmentation_result import SegmentationResult
+from lightning_transfer.evaluation.segmentation_terminal import format_segmentation
+from lightning_transfer.evaluation.segmenter import PredictedMask, Segmenter
 from lightning_transfer.evaluation.slice_gaps import SliceGap
 from lightning_transfer.evaluation.slices import Slice, SliceTable, evaluate_slices
 from lightning_transfer.evaluation.suspects import Suspect, SuspectGroup, find_suspects, rank_groups
@@ -81,13 +95,19 @@ __all__ = [
     "ComparedRun",
     "CurvePoint",
     "DataFacts",
+    "DrawnMask",
     "Ensemble",
     "FindingPoint",
     "FindingResult",
+    "JudgedMask",
     "LabelCheck",
     "Latency",
     "LatencyRow",
+    "MaskJudge",
+    "MaskRow",
+    "MaskWriter",
     "Outputs",
+    "PredictedMask",
     "Predictor",
     "ProbeScore",
     "RecogniserOutputs",
@@ -98,6 +118,8 @@ __all__ = [
     "RoutingResult",
     "RunComparison",
     "Scratch",
+    "SegmentationResult",
+    "Segmenter",
     "Slice",
     "SliceGap",
     "SliceTable",
@@ -116,12 +138,14 @@ __all__ = [
     "decide",
     "evaluate_classification",
     "evaluate_localisation",
+    "evaluate_segmentation",
     "evaluate_slices",
     "evaluate_transcription",
     "find_suspects",
     "fit_baselines",
     "fit_calibration",
     "fit_clinical_points",
+    "fit_pixels",
     "fit_routing",
     "fit_scratch",
     "format_calibration",
@@ -135,12 +159,14 @@ __all__ = [
     "format_policy",
     "format_recommendation",
     "format_routing",
+    "format_segmentation",
     "format_slices",
     "format_suspects",
     "format_table",
     "format_transcription",
     "join_outputs",
     "join_transcripts",
+    "judge_mask",
     "knn_baseline",
     "label_indices",
     "linear_probe_baseline",
@@ -158,10 +184,14 @@ __all__ = [
     "rank_groups",
     "recall_by_kind",
     "recommend",
+    "restore_logits",
     "sample_examples",
+    "stream_outputs",
     "threshold_curve",
     "write_confusion",
     "write_decisions",
+    "write_mask",
+    "write_masks_table",
     "write_suspects",
     "write_transcripts",
 ]

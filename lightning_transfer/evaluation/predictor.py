@@ -205,7 +205,8 @@ def load(
 ) -> Predictor:
     """Restore a finished run for prediction, from its checkpoint alone.
 
-    A run that transcribes gives a `Recogniser`, whose ``predict`` returns transcripts.
+    A run that transcribes gives a `Recogniser`, whose ``predict`` returns transcripts; one that draws
+    masks a `Segmenter`.
 
     Args:
         run_or_ckpt: A run's folder, whose ``model.ckpt`` is taken, or a checkpoint.
@@ -237,6 +238,10 @@ def load(
         from lightning_transfer.evaluation.recogniser import Recogniser
 
         return Recogniser(module, module.schema, module.calibration, preprocess, path)
+    if module.schema.task == "segmentation":
+        from lightning_transfer.evaluation.segmenter import Segmenter
+
+        return Segmenter(module, module.schema, module.calibration, preprocess, path)
     calibration = module.calibration if max_false_reject_rate is None else module.calibration.at(max_false_reject_rate)
     payload = checkpoint[CHECKPOINT_KEY]
     examples = TrainingExamples.from_payload(payload)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from lightning_transfer.data.loading import encode_label
 from lightning_transfer.evaluation.progress import progress
 from lightning_transfer.evaluation.tiles import join_tiles
+from lightning_transfer.modules.segmentation import PixelOutput
 from lightning_transfer.speech import Transcript
 from lightning_transfer.types import Batch, ModelOutput, Record, Schema
 
-__all__ = ["Outputs", "collect_features", "collect_outputs", "collect_transcripts"]
+__all__ = ["Outputs", "collect_features", "collect_outputs", "collect_transcripts", "stream_outputs"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ class _Predicts(Protocol):
 
 class _Transcribes(Protocol):
     def transcribe(self, batch: Batch) -> list[Transcript]: ...
+
+
+class _PredictsMasks(Protocol):
+    def predict_step(self, batch: Batch, batch_idx: int) -> PixelOutput: ...
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,34 @@ def collect_transcripts(
         raise TypeError(f"Expected a module with `transcribe`, got {type(module).__name__}.")
     heard = _run(module, lambda batch, _: module.transcribe(batch), loader, device, show_progress, "Transcribing")
     return [item for batch in heard for item in batch]
+
+
+def stream_outputs(
+    module: _PredictsMasks,
+    loader: Iterable[Batch],
+    sink: Callable[[PixelOutput], object],
+    device: torch.device | str | None = None,
+    show_progress: bool = True,
+) -> None:
+    """Run ``module.predict_step`` over a loader, as `collect_outputs` does, and hand each batch on: nothing is kept.
+
+    Args:
+        module: A `SegmentationModule`.
+        loader: Yields `Batch`.
+        sink: Takes what was drawn on a batch.
+        device: Where to compute; None stays where the module is.
+        show_progress: Whether to show a bar.
+
+    Raises:
+        TypeError: If ``module`` is no `torch.nn.Module`.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"Expected a module with `predict_step`, got {type(module).__name__}.")
+
+    def step(batch: Batch, position: int) -> None:
+        sink(module.predict_step(batch, position))
+
+    _run(module, step, loader, device, show_progress, "Drawing")
 
 
 def _collect(

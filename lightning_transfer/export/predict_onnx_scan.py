@@ -3,8 +3,8 @@
     python predict_onnx_scan.py chest.dcm folder_of_images
     python predict_onnx_scan.py head.nii.gz#12 --output predictions.csv
 
-``FILE#NUMBER`` is a slice of a NIfTI volume (which needs nibabel), or a frame of a DICOM file, from 0. What the model knows
-(classes, temperature, thresholds, preprocessing) is read from ``model.onnx`` itself. This file and the folder
+``FILE#NUMBER`` is a slice of a NIfTI volume (which needs nibabel), or a frame of a DICOM file, from 0. What the model
+knows (classes, temperature, thresholds, preprocessing) is read from ``model.onnx`` itself. This file and the folder
 ``scan_parts`` are written by the verb ``export``, which compares their decisions with the checkpoint's.
 
 The table holds the paths that were given. No part of this is a medical device.

@@ -7,6 +7,7 @@ from lightning_transfer.modules.expansion import expand_head
 from lightning_transfer.modules.few_shot import FewShotModule
 from lightning_transfer.modules.findings import FindingsModule
 from lightning_transfer.modules.normal_only import NormalOnlyModule
+from lightning_transfer.modules.segmentation import PlainUNetModule, SegmentationModule
 from lightning_transfer.modules.seq2seq import Seq2SeqModule
 from lightning_transfer.modules.spec_augment import SpecAugment
 from lightning_transfer.modules.transfer import TransferModule, read_checkpoint
@@ -19,6 +20,8 @@ __all__ = [
     "FewShotModule",
     "FindingsModule",
     "NormalOnlyModule",
+    "PlainUNetModule",
+    "SegmentationModule",
     "Seq2SeqModule",
     "SpecAugment",
     "TransferModule",

@@ -76,9 +76,10 @@ class TransferModule(pl.LightningModule):
 
     monitor: str | None = "val_loss"
     monitor_mode: Literal["min", "max"] = "min"
-    learns_from: Literal["all", "negative", "descriptions"] = "all"
+    learns_from: Literal["all", "negative", "descriptions", "masks"] = "all"
     """``negative``: the negative class alone is enough to train; the data then take all other classes together.
-    ``descriptions``: those of the classes are, and no record trains."""
+    ``descriptions``: those of the classes are, and no record trains. ``masks``: the data are then of the task
+    ``segmentation``."""
     form: Literal["pooled", "frames", "seq2seq"] = "pooled"
     """What the backbone returns: a vector an item; of sound features in time, or the logits of a text's tokens."""
     examples_per_class: int | None = None

@@ -10,6 +10,10 @@ RECIPE = Recipe(
     module="lightning_transfer.modules:ClassificationModule",
     data="recipes.medical.data:MedicalDataModule",
     clinical=True,
-    heads={"findings": "lightning_transfer.modules.findings:FindingsModule"},
-    description="Medical imaging: adapt a pretrained network to your images, by patient, and see what it really learnt.",
+    heads={
+        "findings": "lightning_transfer.modules:FindingsModule",
+        "segmentation": "lightning_transfer.modules:SegmentationModule",
+    },
+    head_kinds={"segmentation": "segmentation"},
+    description="Medical imaging: adapt a pretrained network to your images, by patient, and see what it learnt.",
 )

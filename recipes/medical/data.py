@@ -18,12 +18,14 @@ from lightning_transfer.data import (
     MAX_MEGAPIXELS,
     Augmentations,
     BaseDataModule,
+    MaskValues,
     Progress,
     Skipped,
     check_files,
     image_findings,
     plain_image_features,
     quiet,
+    scan_size,
 )
 from lightning_transfer.data.audit_scans import flip_findings, patient_findings, scan_findings
 from lightning_transfer.data.deidentification import (
@@ -36,10 +38,10 @@ from lightning_transfer.data.deidentification import (
 from lightning_transfer.data.findings_table import FACT_COLUMNS, TableColumns
 from lightning_transfer.data.patient_splits import UnknownPatients, external_test, patients_by_site, require_patients
 from lightning_transfer.data.scan_headers import fill_from_headers
-from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_scan_layout
+from lightning_transfer.data.scan_layouts import ScanLayout, ScanSet, find_predict_layout, find_scan_layout
 from lightning_transfer.data.scan_options import ScanFacts, ScanOptions
 from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
-from lightning_transfer.data.scan_sets import SetOptions, add_test, choose_views, describe_set, read_scan_set
+from lightning_transfer.data.scan_sets import SetOptions, add_test, choose_views, describe_set, read_scan_set, set_task
 from lightning_transfer.data.scan_volumes import VolumePreprocessing
 from lightning_transfer.data.uncertain_labels import UncertainLabels
 from lightning_transfer.errors import DataError, listing
@@ -85,6 +87,8 @@ class MedicalDataModule(BaseDataModule):
         scanner_column: Of the device.
         split_column: Of ``train``, ``val``, ``calibration`` or ``test``.
         mask_column: Of the mask's path.
+        mask_values: What masks hold, for the head ``segmentation``: ``index``, the numbers of ``classes``; ``defect``,
+            nonzero where something was found; ``label``, nonzero where the image's class is.
         index_column: Of the slice, frame or row, in files that hold many images.
         keep_columns: Further columns that are kept for slices; with ``deidentify`` all others are dropped.
         patient_pattern: Regular expression for the path, whose first parentheses match the patient.
@@ -99,17 +103,17 @@ class MedicalDataModule(BaseDataModule):
             knows the form of your patients' numbers can try them all.
         pseudonym_table: Write here which pseudonym is whose; as confidential as the data.
         image_size: Height and width in pixels that the network sees; None takes the card's.
-        pad: What fills the frame beside the image; ``mean`` is one grey, ``reflect`` mirrors anatomy, ``none`` stretches.
-        windows: For CT: names (``lung``, ``mediastinum``, ``bone``) or ``center/width``, each a channel. Empty takes the
-            window that the file names.
+        pad: What fills the frame beside the image; ``mean`` is one grey, ``reflect`` mirrors, ``none`` stretches.
+        windows: For CT: names (``lung``, ``mediastinum``, ``bone``) or ``center/width``, each a channel. Empty takes
+            the window that the file names.
         scale: ``bit_depth`` divides by what the depth can hold, the same for all images; ``min_max`` by what each image
             has, and forgets how bright it was.
         bit_depth: Bits that plain 16-bit pictures use; None is 16. DICOM files say it themselves.
         nifti_window: Lowest and highest value of NIfTI volumes, which have no bit depth.
         frame: Which is read of DICOM files of several; None refuses them.
         max_megapixels: Larger images are refused before they are decoded.
-        by_volume: Judge NIfTI files as wholes, by their slices; None does so in the layout ``nifti``. Else each row of a
-            table is one slice (``index``).
+        by_volume: Judge NIfTI files as wholes, by their slices; None does so in the layout ``nifti``. Else each row of
+            a table is one slice (``index``).
         volume_top_k: A volume's probabilities are the mean of those of its k slices with the highest score; None takes
             all slices.
         slice_step: Every how many-th slice of a volume is read.
@@ -141,6 +145,7 @@ class MedicalDataModule(BaseDataModule):
         scanner_column: str | None = None,
         split_column: str | None = None,
         mask_column: str | None = None,
+        mask_values: MaskValues = "index",
         index_column: str | None = None,
         keep_columns: list[str] | None = None,
         patient_pattern: str | None = None,
@@ -169,7 +174,7 @@ class MedicalDataModule(BaseDataModule):
         **kwargs: Any,  # noqa: ANN401 - jsonargparse follows them to the parent's signature
     ) -> None:
         named = tuple(findings or ())
-        _set_task(kwargs, named, label_column)
+        set_task(kwargs, named, label_column)
         super().__init__(**kwargs)
         if external_sites and self.division.num_folds is not None:
             raise ValueError(
@@ -177,7 +182,7 @@ class MedicalDataModule(BaseDataModule):
                 " say what the test is. Set one of them to null."
             )
         self.root = Path(root).expanduser()
-        self.table, self.test_table = table, test_table
+        self.table, self.test_table, self.mask_values = table, test_table, mask_values
         self.layout: Literal["auto"] | ScanLayout = layout
         self.set_options = SetOptions(
             findings=named,
@@ -196,13 +201,12 @@ class MedicalDataModule(BaseDataModule):
         self.uncertain = UncertainLabels.make(uncertain, named)
         if len(named) == 1 and any(policy not in ("ignore", "ones", "zeros") for policy in self.uncertain.policies):
             raise ValueError(
-                f"`uncertain` is `{uncertain}`, and a single finding is a class, which is there or not. Use ignore, ones"
-                " or zeros."
+                f"`uncertain` is `{uncertain}`, and a single finding is a class, which is there or not. Use ignore,"
+                " ones or zeros."
             )
         self.patients_by_site, self.unknown_patients = patients_by_site, unknown_patients
         self.external_sites, self.views = tuple(external_sites or ()), tuple(views or ())
-        self.deidentify, self.pseudonym_table = deidentify, pseudonym_table
-        self.pseudonym_key_file = pseudonym_key_file
+        self.deidentify, self.pseudonym_table, self.pseudonym_key_file = deidentify, pseudonym_table, pseudonym_key_file
         self.image_size = image_size
         self.pad: Literal["reflect", "mean", "none"] = pad
         self.scan_options = ScanOptions(
@@ -238,11 +242,9 @@ class MedicalDataModule(BaseDataModule):
             records = choose_views(records, self.views)
         if self.patients_by_site:
             records = patients_by_site(records)
-        if layout == "npz":
-            # Its makers divided it, and did not say by whom: a warning is all that can be done.
-            records, said = require_patients(records, "each_image")
-        else:
-            records, said = require_patients(records, self.unknown_patients, found.columns)
+        # The makers of arrays divided them, and did not say by whom: a warning is all that can be done.
+        unknown = "each_image" if layout == "npz" else self.unknown_patients
+        records, said = require_patients(records, unknown, found.columns)
         self.findings += said
         if self.external_sites:
             ignore = self.division.given_splits == "ignore"
@@ -260,7 +262,7 @@ class MedicalDataModule(BaseDataModule):
     def read_predict_records(self) -> list[Record]:
         """Read the table where there is one, labels and patients optional, else every image below the root."""
         self._names = self._pseudonyms()
-        layout, place = self._predict_layout()
+        layout, place = find_predict_layout(self.root, self.table, self.layout)
         found = self._read(layout, place, labelled=False)
         rank_zero_info(describe_set(layout, place, found.records))
         return self._without_names(found, found.records)
@@ -329,8 +331,16 @@ class MedicalDataModule(BaseDataModule):
 
     def load_input(self, record: Record) -> Tensor:
         """Return the image, or the slice, as a normalised tensor ``(C, H, W)``."""
-        found: Tensor = self.preprocessing(record.input)
-        return found
+        return self.preprocessing(record.input)
+
+    def input_size(self, record: Record) -> tuple[int, int]:
+        """Return height and width of the image itself, from its header."""
+        return scan_size(record.input, self.scan_options)
+
+    def pixel_spacing(self, record: Record) -> tuple[float, float] | None:
+        """Return the size of a pixel in millimetres, down and across, where the file says it."""
+        known: ScanFacts | None = self._facts.get(record.id)
+        return (known or self.preprocessing.scan(record.input).facts).spacing
 
     def augment_input(self, value: Tensor, generator: torch.Generator) -> Tensor:
         """Change the image at random, in the ways that were allowed."""
@@ -345,12 +355,6 @@ class MedicalDataModule(BaseDataModule):
     def _read(self, layout: ScanLayout, place: Path, *, labelled: bool) -> ScanSet:
         root = self.root if self.root.is_dir() else self.root.parent
         return read_scan_set(layout, place, root, self.set_options, labelled=labelled, on_bad_file=self.on_bad_file)
-
-    def _predict_layout(self) -> tuple[ScanLayout, Path]:
-        """Return the layout of new images; they need no table, and none of the training data's."""
-        if self.table is not None and not (self.root / self.table).is_file():
-            return find_scan_layout(self.root, None, "auto")
-        return find_scan_layout(self.root, self.table, "auto" if self.table or self.layout == "csv" else self.layout)
 
     def _judges_volumes(self) -> bool:
         """Whether NIfTI files are judged as wholes: as the checkpoint does, as the user says, or by the layout."""
@@ -375,47 +379,22 @@ class MedicalDataModule(BaseDataModule):
             self.skip(found.skipped)
             self._uncertain = found.uncertain
             return records
-        if self.pseudonym_table is not None:
-            _write_pseudonyms(names, self.pseudonym_table, records, self.root)
+        if self.pseudonym_table is not None and not getattr(rank_zero_only, "rank", 0):
+            written = names.write(self.pseudonym_table, records, self.root.resolve())
+            rank_zero_info(f"Pseudonyms: {written}, as confidential as the data")
         self.skip([names.skipped(skip) for skip in found.skipped])
-        hidden = [names.record(record) for record in records]
-        self._uncertain = {
-            new.id: found.uncertain[old.id]
-            for old, new in zip(records, hidden, strict=True)
-            if old.id in found.uncertain
-        }
+        hidden, self._uncertain = names.hide(records, found.uncertain)
         return hidden
 
     def _look(self, source: Any) -> ScanFacts:  # noqa: ANN401 - the input of a record
         try:
-            found: ScanFacts = self.preprocessing.check(source)
+            return self.preprocessing.check(source)
         except DataError as error:
             if not self.deidentify:
                 raise
             raise DataError(without_folders(str(error), source_path(source))) from None
-        return found
 
     def _for_workers(self) -> BaseDataModule:
         worker = super()._for_workers()
         worker._uncertain, worker._names = {}, None  # type: ignore[attr-defined]
         return worker
-
-
-def _set_task(options: dict[str, Any], findings: Sequence[str], label_column: str | None) -> None:
-    """Choose the task that findings mean."""
-    if findings and label_column is not None:
-        raise ValueError(f"`findings` are {list(findings)}, and `label_column` is `{label_column}`. Leave one out.")
-    if not findings:
-        return
-    if options.get("classes") is not None:
-        raise ValueError(f"`findings` {list(findings)} are the classes, so leave out `classes` {options['classes']}.")
-    if len(findings) == 1:
-        options.update(task="binary", negative_class=f"no {findings[0]}")
-    else:
-        options.update(task="multilabel", classes=list(findings))
-
-
-@rank_zero_only
-def _write_pseudonyms(names: Pseudonyms, path: str, records: Sequence[Record], root: Path) -> None:
-    written = names.write(path, records, root.resolve())
-    rank_zero_info(f"Pseudonyms: {written}, as confidential as the data")

@@ -9,6 +9,10 @@ RECIPE = Recipe(
     package="recipes.vision",
     module="recipes.vision.module:VisionModule",
     data="recipes.vision.data:VisionDataModule",
-    heads={"normal_only": "lightning_transfer.modules:NormalOnlyModule"},
+    heads={
+        "normal_only": "lightning_transfer.modules:NormalOnlyModule",
+        "segmentation": "lightning_transfer.modules:SegmentationModule",
+    },
+    head_kinds={"segmentation": "segmentation"},
     description="Surface-defect detection: adapt a pretrained image backbone to your parts.",
 )

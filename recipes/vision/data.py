@@ -20,11 +20,13 @@ from lightning_transfer.data import (
     BaseDataModule,
     ImageFormat,
     ImagePreprocessing,
+    MaskValues,
     Progress,
     Skipped,
     Tile,
     Tiling,
     check_images,
+    check_label_maps,
     check_masks,
     cut_record,
     describe_format,
@@ -88,6 +90,9 @@ class VisionDataModule(BaseDataModule):
         split_column: Column of ``train``, ``val``, ``calibration`` or ``test``; None uses ``split`` where it exists.
         group_column: Column of what must stay on one side of a split (part, tile, lot); None uses ``group``.
         mask_column: Column of the mask's path, empty where there is none; None uses ``mask`` where it exists.
+        mask_values: What masks hold, for the head ``segmentation``. ``defect``: nonzero pixels show a defect, of any
+            kind. ``label``: they show the defect that is the image's label. ``index``: each value is the number of one
+            of ``classes``.
         group_pattern: Without a manifest: regular expression for the path whose first parentheses match the group.
         image_size: Height and width in pixels that the network sees; None takes the card's.
         pad: What fills the frame beside the image. ``reflect`` mirrors it, which keeps the statistics of a texture and
@@ -117,6 +122,7 @@ class VisionDataModule(BaseDataModule):
         split_column: str | None = None,
         group_column: str | None = None,
         mask_column: str | None = None,
+        mask_values: MaskValues = "defect",
         group_pattern: str | None = None,
         image_size: int | tuple[int, int] | None = None,
         pad: Literal["reflect", "mean", "none"] = "reflect",
@@ -139,6 +145,7 @@ class VisionDataModule(BaseDataModule):
         self.split_column = split_column
         self.group_column = group_column
         self.mask_column = mask_column
+        self.mask_values = mask_values
         self.group_pattern = group_pattern
         self.image_size = image_size
         self.pad: Literal["reflect", "mean", "none"] = pad
@@ -164,6 +171,11 @@ class VisionDataModule(BaseDataModule):
 
     def setup(self, stage: str) -> None:
         """Read, split and check the data; with tiles, make sure that there are labels to learn from."""
+        if self.tiling is not None and getattr(self._module(), "learns_from", "all") == "masks":
+            raise DataError(
+                f"`tile_size` {self.tiling.size}: masks are drawn on whole images. Set `data.tile_size` to null, and"
+                " `data.image_size` to what the network should see."
+            )
         super().setup(stage)
         if stage == "fit" and self.tiling is not None:
             self._check_tiles()
@@ -228,6 +240,9 @@ class VisionDataModule(BaseDataModule):
                 f"The highest value of {len(sixteen)} 16-bit images is {max(sixteen)}, so they are dark. If your camera"
                 f" has {bits} bits, set `bit_depth: {bits}`."
             )
+        if self.mask_values == "index":
+            options = (self.classes, self.input_size, self.on_bad_file, self.max_megapixels)
+            return check_label_maps(good, *options), bad
         checked = check_masks(
             good, self.on_bad_file, negative_class=self.negative_class, max_megapixels=self.max_megapixels
         )

@@ -25,6 +25,7 @@ NAMES = {
         "chexpert_csv_densenet121_gradual",
         "dicom_folder_convnext_gradual",
         "medmnist_npz_resnet18_lp_ft",
+        "nifti_slices_resnet34_unet",
     },
     "nlp": {
         "demo",

@@ -86,7 +86,7 @@ def test_names_stay_where_that_is_wanted(drawn: Path) -> None:
 
 def test_columns_can_be_kept(drawn: Path) -> None:
     assert "note" in module(drawn, keep_columns=["note"]).records[0].meta
-    with pytest.raises(DataError, match="No column `notes`.*Did you mean `note`"):
+    with pytest.raises(DataError, match=r"No column `notes`.*Did you mean `note`"):
         module(drawn, keep_columns=["notes"])
 
 

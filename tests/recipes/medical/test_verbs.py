@@ -105,8 +105,8 @@ def test_a_class_folder_of_dicom(tmp_path: Path, run: Run) -> None:
     for patient in range(24):
         for number in range(2):
             kind = "ill" if patient % 2 else "normal"
-            write_dicom(root / kind / f"IM{patient:03}{number}", draw(patient * 7 + number, mass=False, edema=kind == "ill"),
-                        PatientID=f"{NAME} {patient}")  # fmt: skip
+            pixels = draw(patient * 7 + number, mass=False, edema=kind == "ill")
+            write_dicom(root / kind / f"IM{patient:03}{number}", pixels, PatientID=f"{NAME} {patient}")
     words = [word for word in small_fit(root) if "findings" not in word]
     code, printed = run(*words, "--data.negative_class=normal")
     assert code == 0, printed

@@ -28,6 +28,14 @@ def test_each_image_alone_is_allowed_and_said() -> None:
     assert require_patients([ROWS[0]], "error") == ([ROWS[0]], [])
 
 
+def test_images_of_one_study_stay_together() -> None:
+    rows = [Record(str(i), None, group=None, meta={"study": "s1"} if i < 2 else {}) for i in range(3)]
+    found, [said] = require_patients(rows, "each_image")
+    assert len({record.group for record in found}) == 2
+    assert found[0].group == found[1].group
+    assert said.count == 3
+
+
 def test_sites_that_number_their_own_patients() -> None:
     rows = [Record(str(i), None, group="7", meta={"site": site}) for i, site in enumerate(["north", "south"])]
     assert [row.group for row in patients_by_site(rows)] == ["north/7", "south/7"]

@@ -29,9 +29,11 @@ def test_patient_and_columns_are_the_headers(tmp_path: Path) -> None:
     }
 
 
-def test_the_issuer_tells_two_patients_of_one_number_apart(tmp_path: Path) -> None:
+def test_the_number_comes_before_the_name_and_the_issuer_does_not_count(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a.dcm", PIXELS, PatientID="7", IssuerOfPatientID="N")
-    assert header_columns(str(path))[0] == "N/7"
+    assert header_columns(str(path))[0] == "7"
+    path = write_dicom(tmp_path / "b.dcm", PIXELS, PatientID="", PatientName="Roe")
+    assert header_columns(str(path))[0] == "Roe"
 
 
 def test_what_a_table_says_comes_first(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_an_institution_may_be_hidden(tmp_path: Path) -> None:
 
 
 def test_other_files_and_unknown_patients_stay_so(tmp_path: Path) -> None:
-    path = write_dicom(tmp_path / "a.dcm", PIXELS, PatientID="")
+    path = write_dicom(tmp_path / "a.dcm", PIXELS, PatientID="", PatientName="")
     picture = tmp_path / "b.png"
     picture.write_bytes(b"x")
     rows = fill_from_headers([Record("a", path), Record("b", picture), Record("c", None)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_transfer.data.scan_layouts import find_scan_layout, read_scan_folder
+from lightning_transfer.data.scan_layouts import find_predict_layout, find_scan_layout, read_scan_folder
 from lightning_transfer.errors import DataError
 
 PREAMBLE = b"\0" * 128 + b"DICM"
@@ -70,6 +70,14 @@ def test_what_is_no_layout(tmp_path: Path, paths, options, error, message: str) 
         find_scan_layout(tmp_path, **options)
 
 
+def test_new_images_need_no_table(tmp_path: Path) -> None:
+    put(tmp_path, "1.png")
+    assert find_predict_layout(tmp_path, "rows.csv", "auto")[0] == "pictures"
+    assert find_predict_layout(tmp_path, None, "csv")[0] == "pictures"
+    put(tmp_path, "rows.csv")
+    assert find_predict_layout(tmp_path, "rows.csv", "csv") == ("csv", tmp_path / "rows.csv")
+
+
 def test_folders_are_classes_or_splits(tmp_path: Path) -> None:
     put(tmp_path, "ill/p1/s1/1.png", "ill/p1/s2/2.png", "well/p2/3.png", "well/.hidden.png", "well/notes.txt")
     found = read_scan_folder(tmp_path, "pictures", patient_pattern="(p[0-9]+)/").records
@@ -79,7 +87,7 @@ def test_folders_are_classes_or_splits(tmp_path: Path) -> None:
         ("well/p2/3.png", "well", "p2"),
     ]
     assert [record.label for record in read_scan_folder(tmp_path, "pictures", labelled=False).records] == [None] * 3
-    with pytest.raises(DataError, match="finds nothing in the path of `3.png`"):
+    with pytest.raises(DataError, match=r"finds nothing in the path of `3\.png`"):
         read_scan_folder(tmp_path, "pictures", study_pattern="(s[0-9])/")
     split = put(tmp_path / "split", "train/ill/1.nii.gz", "Test/well/2.nii")
     assert [(record.split, record.label) for record in read_scan_folder(split, "nifti").records] == [
@@ -87,7 +95,7 @@ def test_folders_are_classes_or_splits(tmp_path: Path) -> None:
         ("train", "ill"),
     ]
     lone = put(tmp_path / "lone", "1.png")
-    with pytest.raises(DataError, match="`1.png` lies in no class folder"):
+    with pytest.raises(DataError, match=r"`1\.png` lies in no class folder"):
         read_scan_folder(lone, "pictures")
 
 

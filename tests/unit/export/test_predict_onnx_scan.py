@@ -53,7 +53,9 @@ def test_both_photometric_interpretations_give_one_tensor(tmp_path: Path) -> Non
         write_dicom(tmp_path / f"{kind}.dcm", pixels, photometric=kind) for kind in ("MONOCHROME1", "MONOCHROME2")
     )
     values = spec().to_dict()
-    np.testing.assert_allclose(predict_onnx_scan.tensors(one, values), predict_onnx_scan.tensors(other, values), atol=1e-6)
+    np.testing.assert_allclose(
+        predict_onnx_scan.tensors(one, values), predict_onnx_scan.tensors(other, values), atol=1e-6
+    )
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
