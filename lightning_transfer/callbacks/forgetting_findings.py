@@ -106,7 +106,7 @@ def auroc_losses(reference: Tensor, current: Tensor, findings: Findings) -> dict
         >>> findings = Findings(np.array([[0.0], [1.0], [0.0], [1.0]]), ("edema",), ("a", "b", "c", "d"))
         >>> before, now = torch.tensor([[0.0], [1.0], [0.0], [1.0]]), torch.tensor([[1.0], [0.0], [0.0], [1.0]])
         >>> {name: item.value for name, item in auroc_losses(before, now, findings).items()}
-        {'auroc': 0.375}
+        {'auroc': 0.5}
     """
     was, now = (item.detach().cpu().double().numpy() for item in (reference, current))
 

@@ -49,7 +49,7 @@ def fit_points(cli: TransferCLI, split: tuple[Sequence[Record], Outputs] | None)
         cli: After its trainer's ``fit``; the module is calibrated.
         split: Records and outputs that the calibration was fitted on.
     """
-    if not cli.recipe.clinical or split is None:
+    if not cli.tells_findings or split is None:
         return None
     records, outputs = split
     module, options = cli.model, cli.config_init["evaluation"]
@@ -71,7 +71,7 @@ def judge_findings(cli: TransferCLI, outputs: Outputs, records: Sequence[Record]
         outputs: What the model said.
         records: Of the test split.
     """
-    if not cli.recipe.clinical:
+    if not cli.tells_findings:
         return None
     found = cli.source.payload.get(CLINICAL_KEY)
     prevalence = cli.config_init["evaluation"].prevalence

@@ -218,13 +218,15 @@ class TransferCLI(LightningCLI):
         """Whether the model gives each pixel a class."""
         return self.kind == "segmentation"
 
+    @property
+    def tells_findings(self) -> bool:
+        """Whether the classes are findings in medical images."""
+        return self.recipe.clinical and self.kind == "classification"
+
     def _evaluation_options(self) -> type[Any]:
         """Return what can be said of the evaluation of such a model."""
-        if self.transcribes:
-            return TranscriptionOptions
-        if self.draws_masks:
-            return SegmentationOptions
-        return ClinicalOptions if self.recipe.clinical else EvaluationOptions
+        options = {"transcription": TranscriptionOptions, "segmentation": SegmentationOptions}
+        return options.get(self.kind, ClinicalOptions if self.tells_findings else EvaluationOptions)
 
     def _find_calibration(self) -> Calibration:
         """Return the checkpoint's calibration, at the false-reject rate that is asked for.
@@ -272,7 +274,7 @@ class TransferCLI(LightningCLI):
             from lightning_transfer.cli.routing import CostsCallback
 
             callbacks.insert(1, CostsCallback(self.config_init["evaluation"].misroute_costs))
-        if self.recipe.clinical and self.arguments.verb in ("fit", "plan"):
+        if self.tells_findings and self.arguments.verb in ("fit", "plan"):
             from lightning_transfer.cli.clinical import PrevalenceCallback
 
             callbacks.insert(1, PrevalenceCallback(self.config_init["evaluation"].prevalence))

@@ -161,15 +161,16 @@ def gap_sentences(scores: Scores) -> list[str]:
 
 
 def card_facts(run: RunFiles, scores: Scores | None) -> dict[str, Any]:
-    """Return what a model card says beside the rest where the classes are findings; empty elsewhere."""
+    """Return what a model card says beside the rest of medical images, whatever is told of them; empty elsewhere."""
     options = run.section("evaluation")
-    if "not_for_clinical_use" not in options:
+    if "not_for_clinical_use" not in options and run.preprocessing.get("kind") != "scan":
         return {}
     licence = str(options.get("data_licence") or "").strip()
+    how = " (`evaluation.data_licence`)" if "data_licence" in options else ""
     return {
         "clinical": True,
-        "warning": WARNING if options.get("not_for_clinical_use") else "",
-        "data_licence": licence or "not stated (`evaluation.data_licence`)",
+        "warning": WARNING if options.get("not_for_clinical_use", True) else "",
+        "data_licence": licence or f"not stated{how}",
         "findings": [] if scores is None else findings_section(scores)["rows"],
         "operating_points": [] if scores is None else findings_section(scores)["aims"],
         "gaps": [] if scores is None else gap_sentences(scores),

@@ -74,8 +74,8 @@ _LOWER = frozenset(
     {
         *("brier", "cer", "ece", "escape_rate", "false_reject_rate", "log_loss", "routing_aurc", "wer"),
         *("wer_raw", "cer_raw", "substitution_rate", "insertion_rate", "deletion_rate", "sentence_error_rate"),
-        *("blank_share", "real_time_factor", "hd95", "missed_rate", "false_alarm_rate"),
         "mean_false_positive_rate_at_thresholds",
+        *("blank_share", "real_time_factor", "hd95", "missed_rate", "false_alarm_rate"),
     }
 )
 

@@ -14,7 +14,7 @@ def test_fit_and_test_of_two_findings(drawn: Path, run: Run) -> None:
     words = [*small_fit(drawn, "edema", "mass"), "--model.head=findings", "--model.in_channels=1",
              "--model.loss=asymmetric", "--model.class_weights=balanced", "--model.test_time_views=[scale]",
              "--evaluation.prevalence={edema: 0.05}", "--evaluation.data_licence=drawn by formula",
-             "--evaluation.baselines=[majority]"]  # fmt: skip
+             "--evaluation.baselines=[majority]", "--data.test_fraction=0.5"]  # fmt: skip
     code, printed = run(*words)
     assert code == 0, printed
     assert "Operating points, fixed on" in printed

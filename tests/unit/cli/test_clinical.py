@@ -18,7 +18,7 @@ OUTPUTS, RECORDS = findings()
 def _cli(clinical: bool = True, **options: Any) -> Any:
     options = {"specificities": [0.9], "sensitivities": [0.95], "prevalence": None, **options}
     return SimpleNamespace(
-        recipe=SimpleNamespace(clinical=clinical),
+        tells_findings=clinical,
         model=SimpleNamespace(schema=SCHEMA, calibration=Calibration(1.4)),
         calibration=Calibration(1.4),
         config_init={"evaluation": SimpleNamespace(**options)},

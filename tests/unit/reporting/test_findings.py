@@ -104,6 +104,8 @@ def test_an_unstated_licence_is_said_and_the_warning_can_be_left_to_others(tmp_p
     facts = card_facts(run, None)
     assert facts["warning"] == ""
     assert facts["data_licence"].startswith("not stated")
+    scans = card_facts(RunFiles.read(make_fit(tmp_path / "scans", kind="scan")), None)
+    assert (scans["warning"], scans["data_licence"]) == (WARNING, "not stated")
     plain = make_test(make_fit(tmp_path / "plain"))
     assert card_facts(RunFiles.read(plain), None) == {}
     assert "clinical" not in write_model_card(plain).read_text()
