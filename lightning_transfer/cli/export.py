@@ -36,6 +36,10 @@ _ONNX, _INT8, _PT2 = "model.onnx", "model_int8.onnx", "model.pt2"
 def export(recipe: Recipe, arguments: Arguments) -> int:
     """Write ``RUN/export``; nothing stays of a model that does not decide as the checkpoint does."""
     with start(recipe, arguments) as cli:
+        if cli.draws_masks:
+            raise UsageError(
+                "Models that draw masks are not exported yet. Use the checkpoint: `lightning_transfer.load(RUN)`."
+            )
         options = _options(cli)
         if options.format != "pt2":
             forms.check_packages()

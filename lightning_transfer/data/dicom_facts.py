@@ -136,7 +136,7 @@ def _known_values(header: _Dataset) -> dict[str, Any]:
     for keyword in KEPT_TAGS:
         try:
             value = header.get(keyword)
-        except (TypeError, ValueError, NotImplementedError):
+        except BROKEN:
             continue
         if value is not None and value != "":
             found[keyword] = value

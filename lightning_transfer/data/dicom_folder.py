@@ -122,7 +122,7 @@ def _row(path: Path, name: str, salt: str, options: ScanOptions) -> DicomRow:
         try:
             facts = facts_of(header, 0, options)
             study = _identifier(header, "StudyInstanceUID")
-            # Without the issuer: a file that lacks it would seem another patient, and come to the other side of a split.
+            # Without the issuer: a file that lacks it would seem another patient, on the other side of a split.
             # Without a patient, files of one study are of one: else every file would seem a patient of its own.
             patient = _identifier(header, "PatientID") or _identifier(header, "PatientName") or study
             device = _identifier(header, "DeviceSerialNumber") or _identifier(header, "StationName")
@@ -156,5 +156,5 @@ def _identifier(header: Any, keyword: str) -> str:  # noqa: ANN401 - pydicom.Dat
     """Return a value to be hashed, empty if there is none or it cannot be read."""
     try:
         return str(header.get(keyword) or "").strip(" \0")
-    except (TypeError, ValueError, LookupError, NotImplementedError):
+    except BROKEN:
         return ""

@@ -110,7 +110,7 @@ def numbers(header: _Header, keyword: str) -> list[float]:
             return []
         parts = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
         found = [float(part) for part in parts]
-    except (TypeError, ValueError, OverflowError, NotImplementedError):
+    except Exception:  # of pydicom, which reads the value now, too
         raise DataError(f"its `{_spaced(keyword)}` is no number") from None
     if not all(math.isfinite(part) for part in found):
         raise DataError(f"its `{_spaced(keyword)}` is not finite")

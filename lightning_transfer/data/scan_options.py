@@ -40,8 +40,8 @@ class ScanOptions:
 
     The range that becomes 0 to 1 is, in this order: ``windows`` or ``nifti_window``; what the file says (``voi``: the
     VOI LUT or first window of DICOM, ``cal_min`` and ``cal_max`` of NIfTI); all values that the bits stored can hold.
-    It is never the picture's own lowest and highest value, unless ``scale`` says so: brightness would then depend on what
-    else is in the picture, such as a pacemaker.
+    It is never the picture's own lowest and highest value, unless ``scale`` says so: brightness would then depend on
+    what else is in the picture, such as a pacemaker.
 
     Args:
         windows: Each becomes a channel: a name of `WINDOWS` (Hounsfield units, so CT only), ``center/width`` in units

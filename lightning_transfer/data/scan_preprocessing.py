@@ -193,8 +193,8 @@ class ScanPreprocessing(ImagePreprocessing):
         part = labels if box is None else labels[box.slices]
         inner = self.placement(part.shape[0], part.shape[1])
         # Centers of the frame's pixels in the picture, as Pillow's NEAREST takes them; any label fits, unlike there.
-        rows = ((np.arange(inner.height) + 0.5) * (part.shape[0] / inner.height)).astype(np.intp)
-        columns = ((np.arange(inner.width) + 0.5) * (part.shape[1] / inner.width)).astype(np.intp)
+        rows = (2 * np.arange(inner.height) + 1) * part.shape[0] // (2 * inner.height)
+        columns = (2 * np.arange(inner.width) + 1) * part.shape[1] // (2 * inner.width)
         resized = part[rows[:, None], columns]
         if self.pad == "reflect":
             return np.ascontiguousarray(np.pad(resized, self._margins(inner), mode="symmetric"))

@@ -109,7 +109,7 @@ class VolumePreprocessing(ScanPreprocessing):
         parts = self.slices(source)
         return parts[len(parts) // 2]
 
-    def check(self, source: Any) -> ScanFacts:  # noqa: ANN401
+    def check(self, source: Any) -> ScanFacts:  # type: ignore[override]  # noqa: ANN401 - as its parent
         """Read every slice that is seen; return what is known of the volume, and the picture of its middle.
 
         Raises:

@@ -139,7 +139,7 @@ class SegmentationResult:
             "slices": [item.to_dict() for item in table.slices],
             "slices_left_out": dict(table.left_out),
             "slices_note": table.note,
-            "worst": [asdict(item) for item in self.worst],
+            "worst_masks": [asdict(item) for item in self.worst],
             "notes": list(self.notes),
             "n_resamples": self.n_resamples,
             "confidence": self.confidence,

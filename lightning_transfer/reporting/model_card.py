@@ -53,7 +53,7 @@ def model_card(run: RunFiles, scores: Scores | None, found: Verdict) -> dict[str
     classes = list(run.data.get("classes") or ())
     what = _WHAT.get(run.modality, "records")
     counts = run.data.get("counts") or {}
-    speech = _speech(run, scores) if run.task == "transcription" else {}
+    own = _speech(run, scores) if run.task == "transcription" else _masks(run) if run.task == "segmentation" else {}
     return {
         "name": run.name,
         "time": run.environment.get("time"),
@@ -81,8 +81,15 @@ def model_card(run: RunFiles, scores: Scores | None, found: Verdict) -> dict[str
         "headline": None if scores is None else scores.headline,
         "sentences": list(found.sentences),
         "limits": list(_limits(run, scores, found)),
-        **speech,
+        **own,
     }
+
+
+def _masks(run: RunFiles) -> dict[str, Any]:
+    """Return what is other on the card of a model that draws masks."""
+    names = [str(name) for name in run.data.get("classes") or ()]
+    what = " and ".join(filter(None, [", ".join(names[1:-1]), *names[1:][-1:]])) or "what it was trained on"
+    return {"use": f"Draw where {what} is in images of the kind that it was trained on, pixel by pixel."}
 
 
 def _speech(run: RunFiles, scores: Scores | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ BASELINES = {
     "knn": "neighbours, frozen backbone",
     "linear_probe": "linear probe, frozen backbone",
     "scratch": "from scratch",
+    "unet": "plain U-Net from scratch",
     "pretrained": "before adapting",
 }
 """What a reader should read for the name of a baseline."""
@@ -41,6 +42,14 @@ _LABELS = {
     "ece": "ECE",
     "pixel_auroc": "pixel AUROC",
     "pro": "PRO",
+    "dice": "Dice",
+    "iou": "IoU",
+    "image_dice": "Dice, mean over pictures",
+    "volume_dice": "Dice, mean over volumes",
+    "hd95": "HD95",
+    "image_auroc": "image AUROC",
+    "missed_rate": "pictures missed",
+    "false_alarm_rate": "pictures with false alarms",
     "wer": "WER",
     "cer": "CER",
     "wer_raw": "WER, texts as they are",
@@ -63,7 +72,7 @@ _LOWER = frozenset(
     {
         *("brier", "cer", "ece", "escape_rate", "false_reject_rate", "log_loss", "routing_aurc", "wer"),
         *("wer_raw", "cer_raw", "substitution_rate", "insertion_rate", "deletion_rate", "sentence_error_rate"),
-        *("blank_share", "real_time_factor"),
+        *("blank_share", "real_time_factor", "hd95", "missed_rate", "false_alarm_rate"),
     }
 )
 
@@ -203,6 +212,9 @@ def metric_label(name: str) -> str:
     """
     if name in _LABELS:
         return _LABELS[name]
+    base, on, kind = name.partition("_on_")
+    if on and base in _LABELS:
+        return f"{_LABELS[base]} on {kind}"
     for prefix, text in (("val_", "validation {}"), ("train_", "training {}")):
         if name.startswith(prefix):
             return text.format(metric_label(name.removeprefix(prefix)))
@@ -210,6 +222,11 @@ def metric_label(name: str) -> str:
         ("recall_at_threshold_", "recall of {} at the threshold"),
         ("recall_at_false_reject_", "recall at false rejects {}"),
         ("false_reject_rate_at_", "false-reject rate for {}"),
+        ("dice_", "Dice of {}"),
+        ("iou_", "IoU of {}"),
+        ("image_dice_", "Dice of {}, mean over pictures"),
+        ("volume_dice_", "Dice of {}, mean over volumes"),
+        ("hd95_", "HD95 of {}"),
         ("recall_", "recall of {}"),
         ("precision_at_threshold_", "precision of {} at the threshold"),
         ("precision_", "precision of {}"),
@@ -231,4 +248,7 @@ def lower_is_better(name: str) -> bool:
         >>> lower_is_better("brier"), lower_is_better("macro_f1")
         (True, False)
     """
-    return name in _LOWER or name.endswith("_loss") or name.startswith("out_of_scope_fpr95_")
+    base = name.partition("_on_")[0]
+    return (
+        base in _LOWER or name.startswith("hd95_") or name.endswith("_loss") or name.startswith("out_of_scope_fpr95_")
+    )

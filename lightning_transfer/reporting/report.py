@@ -16,6 +16,7 @@ from lightning_transfer.reporting.page import STRANGE, render_part, write_page
 from lightning_transfer.reporting.retention import retention_charts, sweep_section
 from lightning_transfer.reporting.run_files import RunFiles
 from lightning_transfer.reporting.scores import Scores
+from lightning_transfer.reporting.segmentation import SEGMENTATION_TITLES, mask_pictures, segmentation_makers
 from lightning_transfer.reporting.speech_report import SPEECH_TITLES, speech_forgetting_charts, speech_makers
 from lightning_transfer.reporting.speech_verdict import verdict_of
 from lightning_transfer.reporting.worst_errors import KINDS, DataFiles, WorstError, worst_errors
@@ -79,6 +80,8 @@ def write_report(
     values = {"report": report, **_drawings(run), **_pictures(run, DataFiles(run, data_root, sources), grad_cam)}
     if run.task == "transcription":
         values |= {"speech": True, **_sounds(run, data_root, audio)}
+    if run.task == "segmentation":
+        values["mask_pictures"] = _or_none(lambda: mask_pictures(run, data_root)) or {}
     bodies = {
         name: render_part(f"sections/{section.get('template', name)}.html.j2", {"section": section, **values})
         for name, section in report["sections"].items()
@@ -95,6 +98,8 @@ def build_report(run: RunFiles) -> dict[str, Any]:
     found = verdict_of(run, scores, forgetting)
     if run.task == "transcription":
         titles, makers = SPEECH_TITLES, speech_makers(run, scores, forgetting)
+    elif run.task == "segmentation":
+        titles, makers = SEGMENTATION_TITLES, segmentation_makers(run, scores, forgetting)
     else:
         titles, makers = _TITLES, _makers(run, scores, forgetting)
     makers["card"] = lambda: {"missing": "", **model_card(run, scores, found)}
@@ -144,7 +149,7 @@ def _makers(run: RunFiles, scores: Scores | None, forgetting: Forgetting) -> dic
 
 def _not_here(run: RunFiles, scores: Scores | None) -> set[str]:
     """Return the sections that do not apply to a run of this kind, measured or not."""
-    if run.task == "transcription":
+    if run.task in ("transcription", "segmentation"):
         return set()
     several = run.data.get("task") == "multilabel"
     found = {"confusion", "threshold"} if several else set()

@@ -15,7 +15,7 @@ __all__ = ["Point", "Scores", "count_table"]
 Item = Mapping[str, Any]
 """A metric as ``metrics.json`` holds it: value, low, high, n, num_groups, reason."""
 
-_HEADLINES = ("macro_f1", "wer", "auroc", "accuracy")
+_HEADLINES = ("macro_f1", "wer", "dice", "auroc", "accuracy")
 _FITTED = ("threshold", "threshold_at_false_reject_", "expected_false_reject_rate_at_")
 
 
@@ -163,7 +163,7 @@ class Scores:
         """The metrics to show first: the headline, then those without a class in their name that there are."""
         wanted = (
             *(self.headline, "micro_f1", "macro_f1_at_thresholds", "micro_f1_at_thresholds", *_HEADLINES),
-            *("top_3_accuracy", "average_precision", "cer", "pixel_auroc", "pro"),
+            *("top_3_accuracy", "average_precision", "cer", "image_dice", "hd95", "pixel_auroc", "pro"),
         )
         return tuple(dict.fromkeys(name for name in wanted if name in self.metrics))
 

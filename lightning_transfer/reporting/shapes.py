@@ -252,6 +252,14 @@ _SHAPES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
         "normalised": _list_of(_with(before=_text, after=_text, in_references=_count, in_hypotheses=_count)),
         "num_normalised": _count,
         "notes": _NAMES,
+        # Of masks.
+        "unit": _text,
+        "num_shown": _count,
+        "num_unknown": _count,
+        "kinds": _list_of(_with(kind=_text, n=_count, metrics=_map_of(_item))),
+        "worst_masks": _list_of(
+            _with(id=_text, path=_text, label=_text, kind=_text, dice=_number, drawn=_count, shown=_count, mask=_text)
+        ),
     },
 }
 

@@ -28,6 +28,10 @@ def verdict_of(run: RunFiles, scores: Scores | None, forgetting: Forgetting) -> 
     """Return the verdict on a run, of whatever task."""
     if run.task == "transcription":
         return speech_verdict(run, scores, forgetting)
+    if run.task == "segmentation":
+        from lightning_transfer.reporting.segmentation import segmentation_verdict  # which knows more than verdicts
+
+        return segmentation_verdict(run, scores, forgetting)
     return verdict(scores, forgetting, command=run.command, num_tests=run.num_tests)
 
 

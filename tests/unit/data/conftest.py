@@ -63,3 +63,55 @@ def grouped_records() -> Callable[[int], list[Record]]:
         return records
 
     return make
+
+
+@pytest.fixture
+def make_dicom(tmp_path: Path) -> Callable[..., Path]:
+    """Write a DICOM file by pydicom: a grey one of 16 bits unless told otherwise; tags that are None are left out."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+
+    def make(pixels: np.ndarray | None = None, name: str = "a.dcm", syntax: str | None = None, **tags: object) -> Path:
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = syntax or pydicom.uid.ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+        meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        values: dict[str, object] = {
+            "SOPClassUID": meta.MediaStorageSOPClassUID,
+            "SOPInstanceUID": "1.2.3.4",
+            "PatientName": "Doe^Jane",
+            "PatientID": "SECRET-77",
+            "PatientBirthDate": "19500102",
+            "StudyInstanceUID": "1.2.3",
+            "Modality": "DX",
+        }
+        if pixels is not None:
+            bits = 8 * pixels.dtype.itemsize
+            colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+            values |= {
+                "Rows": pixels.shape[0 if pixels.ndim == 2 or colour else 1],
+                "Columns": pixels.shape[1 if pixels.ndim == 2 or colour else 2],
+                "SamplesPerPixel": 3 if colour else 1,
+                "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2",
+                "BitsAllocated": bits,
+                "BitsStored": bits,
+                "HighBit": bits - 1,
+                "PixelRepresentation": int(pixels.dtype.kind == "i"),
+                "PlanarConfiguration": 0 if colour else None,
+                "NumberOfFrames": None if pixels.ndim == 2 or colour else pixels.shape[0],
+                "PixelData": pixels.tobytes(),
+            }
+            if tags.get("BitsStored") is not None:
+                values["HighBit"] = int(tags["BitsStored"]) - 1  # type: ignore[call-overload]
+        for keyword, value in (values | tags).items():
+            if value is not None:
+                setattr(data, keyword, value)
+        if pixels is not None and "PixelData" in data:
+            data["PixelData"].VR = "OW" if pixels.dtype.itemsize > 1 else "OB"
+        data.save_as(path, enforce_file_format=True)
+        return path
+
+    return make

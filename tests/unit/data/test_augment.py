@@ -54,3 +54,14 @@ def test_the_generator_alone_decides() -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(ValueError, match=r"`horizontal_flipp`. Did you mean `horizontal_flip`\? Known: .*brightness"):
         Augmentations(["horizontal_flipp"])
+
+
+def test_a_mask_moves_with_its_picture() -> None:
+    image, names = torch.rand(2, 6, 6), ["horizontal_flip", "brightness", "rotate_90", "vertical_flip"]
+    mask, changes = (image[0] * 100).long(), Augmentations(names)
+    for seed in range(20):
+        first, second = (torch.Generator().manual_seed(seed) for _ in range(2))
+        moved, drawn = changes.pair(image, mask, first)
+        assert torch.equal(moved, changes(image, second))
+        shift = moved.min() - image.min()  # of the brightness
+        assert torch.allclose((moved[0] - shift) * 100, drawn + 0.5, atol=0.51)

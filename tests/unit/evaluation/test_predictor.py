@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from lightning_transfer.data.images import ImagePreprocessing
+from lightning_transfer.data.scan_options import ScanOptions
+from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 from lightning_transfer.data.tiling import Tiling
 from lightning_transfer.errors import CheckpointError, DataError
 from lightning_transfer.evaluation import (
@@ -21,6 +23,7 @@ from lightning_transfer.evaluation import (
 )
 from lightning_transfer.modules import ClassificationModule
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY
+from lightning_transfer.scans import ImagePart
 from lightning_transfer.types import Batch, Calibration, OperatingPoint, Record, Schema
 
 CLASSES = ("crack", "free", "pit")
@@ -232,6 +235,28 @@ def test_preprocessing_that_cannot_be_rebuilt(run, tmp_path, preprocessing, matc
     torch.save(checkpoint, tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match=match):
         load(tmp_path / "x.ckpt")
+
+
+def test_medical_pictures_are_read_as_the_checkpoint_says(run, tmp_path):
+    module = run[1]
+    spec = ScanPreprocessing((32, 32), 3, (0.5,) * 3, (0.25,) * 3, options=ScanOptions(bit_depth=12))
+    checkpoint = save(tmp_path / "x.ckpt", module)
+    checkpoint[CHECKPOINT_KEY]["schema"]["preprocessing"] = spec.to_dict()
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    rows = np.random.default_rng(0).integers(0, 4096, (3, 20, 30)).astype(np.uint16)
+    np.savez(tmp_path / "rows.npz", images=rows)
+    predictor = load(tmp_path / "x.ckpt")
+    assert predictor.preprocess == spec
+    parts = [ImagePart(str(tmp_path / "rows.npz"), place, "images") for place in range(3)]
+    found = predictor.predict(parts)
+    with torch.inference_mode():
+        logits = module.predict_step(Batch(torch.stack([spec(row) for row in rows]), None, torch.arange(3)), 0).logits
+    expected = torch.softmax(logits / 0.5, dim=1)
+    assert [row.id for row in found] == [str(part) for part in parts]
+    for row, probabilities in zip(found, expected, strict=True):
+        np.testing.assert_allclose([row.probabilities[name] for name in CLASSES], probabilities, atol=1e-5)
+    with pytest.raises(TypeError, match="one ImagePart"):
+        predictor.predict(parts[0])
 
 
 SCHEMAS = {
