@@ -42,7 +42,7 @@ def shortcut_warnings(scores: Scores) -> Iterator[str]:
             f"A shortcut may explain the score: the {first.get('features')} features tell `{column}` (AUROC "
             f"{interval(first.get('told'))}), and `{column}` alone predicts “{findings[0]}” with AUROC "
             f"{interval(first.get('alone'))}, where {_WHO.get(str(first.get('features')), 'the model reaches')} "
-            f"{number((first.get('own') or {}).get('value'))}; among records of the same `{column}` it is "
+            f"{number(_value(first.get('own')))}; among records of the same `{column}` it is "
             f"{interval(first.get('within'))}. Judge the model on values of `{column}` that training lacks.{more}"
         )
     if len(by_column) > _MOST_WARNINGS:
@@ -79,7 +79,12 @@ def _sentence(rows: Sequence[Row]) -> str:
 
 
 def _rows(scores: Scores) -> Sequence[Row]:
-    return [row for row in scores.shortcuts.get("shortcuts") or () if isinstance(row, Mapping)]
+    found = scores.shortcuts.get("shortcuts") if isinstance(scores.shortcuts, Mapping) else None
+    return [row for row in found if isinstance(row, Mapping)] if isinstance(found, Sequence) else []
+
+
+def _value(item: object) -> object:
+    return item.get("value") if isinstance(item, Mapping) else None
 
 
 def _listed(names: Any, most: int = 5) -> str:  # noqa: ANN401 - any iterable of texts

@@ -32,7 +32,7 @@ def test_a_whole_run_is_one_page_that_fetches_and_runs_nothing(tmp_path: Path) -
     page = page_of(folder)
     page.check()
     for name, title in _TITLES.items():
-        assert (title in page.text) == (name not in ("findings", "routing"))
+        assert (title in page.text) == (name not in ("findings", "routing", "shortcuts"))
     assert "Could not be shown" not in page.text
     assert "script" not in page.tags
     assert ("meta", "http-equiv", "Content-Security-Policy") in page.attributes
@@ -59,7 +59,7 @@ def test_the_json_has_the_numbers_of_the_page(tmp_path: Path) -> None:
     page = page_of(folder)
     found = json.loads((folder / "report.json").read_text())
     assert found == json.loads(json.dumps(build_report(RunFiles.read(folder))))
-    assert set(found["sections"]) == set(_TITLES) - {"findings", "routing"}
+    assert set(found["sections"]) == set(_TITLES) - {"findings", "routing", "shortcuts"}
     assert all(sentence.replace("`", "") in page.text for sentence in found["verdict"]["sentences"])
     assert found["sections"]["scores"]["metrics"]["macro_f1"] == item(0.7, 0.6, 0.8)
     assert "img" not in (folder / "report.json").read_text()
@@ -128,7 +128,7 @@ def test_a_run_with_its_config_alone_is_a_page(tmp_path: Path) -> None:
     page.check()
     assert "Could not be shown" not in page.text
     for name, title in _TITLES.items():
-        assert (title in page.text) == (name not in ("findings", "routing"))
+        assert (title in page.text) == (name not in ("findings", "routing", "shortcuts"))
 
 
 @pytest.mark.parametrize("name", ["data", "plan", "metrics", "cost", "check", "environment"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from make_run import item, make_fit, make_test
 from page_reader import Page
 
@@ -83,6 +84,14 @@ def test_the_page_shows_it_with_names_escaped(tmp_path: Path) -> None:
     assert "Shortcuts: the finding, or where it comes from?" in text
     assert "may explain" in text
     assert "all &lt;F&gt;" in text
+
+
+@pytest.mark.parametrize(
+    "found", [[1], "site", {"shortcuts": 3}, {"shortcuts": ["site", {"explains": True, "own": "x"}]}]
+)
+def test_files_of_another_form_are_no_crash(tmp_path: Path, found: Any) -> None:
+    run = make_test(make_fit(tmp_path / "run"), shortcuts=found)
+    Page(write_report(run).read_text())
 
 
 def test_a_run_without_columns_has_no_such_section(tmp_path: Path) -> None:
