@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from lightning_transfer.errors import DataError
+from recipes.medical.cli import RECIPE
 from recipes.medical.sample import make
 from recipes.medical.sample.make import COLUMNS, SITES, main, write_phantoms
 from recipes.medical.sample.phantoms import FINDINGS, Chest, draw_chest
+from tests.recipes.verbs import Run
 
 pydicom = pytest.importorskip("pydicom")
 PLAIN = SITES[0].scanner._replace(noise=0.0)
@@ -183,3 +185,14 @@ def test_the_recipe_draws_them_where_they_are_missing(tmp_path: Path, monkeypatc
     assert {record.meta["site"] for record in records} <= {site.name for site in SITES}
     # Identifiers are pseudonyms here too.
     assert not any("phantom" in str((record.id, record.group, record.meta)) for record in records)
+
+
+def test_the_demo_plans_from_its_config(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the time of a fit: every option of the config is known, and the phantoms are what it expects."""
+    monkeypatch.setattr(
+        make, "write_phantoms", lambda root, seed: write_phantoms(root, seed=seed, num_patients=30, size=32)
+    )
+    code, said = run("plan", "--config", str(RECIPE.configs / "demo.yaml"))
+    assert code == 0, said
+    assert len({row["patient"] for row in rows_of(Path("runs/data/phantoms"))}) == 30
+    assert "layer4" in said
