@@ -55,8 +55,8 @@ def read_label_map(mask: str | Path | ImagePart, max_megapixels: float = MAX_MEG
     """
     if isinstance(mask, ImagePart) and _is_volume(mask.path):
         # Only where there are such masks: the reader needs an extra.
-        reader: Callable[[str, int], Any] = import_module("lightning_transfer.data.nifti_files").read_nifti_slice
-        return _whole(np.asarray(reader(mask.path, mask.index or 0)), str(mask))
+        reader: Callable[[str, int | None], Any] = import_module("lightning_transfer.data.nifti_files").read_nifti_slice
+        return _whole(np.asarray(reader(mask.path, mask.index)), str(mask))
     if isinstance(mask, ImagePart) and mask.path.endswith(".npz"):
         return _whole(_array_of(mask), str(mask))
     path = Path(mask.path if isinstance(mask, ImagePart) else mask)

@@ -126,3 +126,17 @@ def test_made_smaller_the_larger_share_wins_and_of_equal_ones_the_defect() -> No
 def test_padding_is_unknown() -> None:
     found = place_labels(np.ones((4, 2), dtype=np.int64), {"size": [4, 4], "pad": "reflect"})
     assert found.tolist() == [[UNKNOWN, 1, 1, UNKNOWN]] * 4
+
+
+def test_a_volume_of_several_slices_needs_the_number_of_one(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    labels = np.zeros((4, 5, 3), np.uint8)
+    labels[..., 2] = 1
+    path, single = tmp_path / "mask.nii.gz", tmp_path / "single.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(labels[..., 2:], np.eye(4)), single)
+    assert read_label_map(ImagePart(str(path), 0)).max() == 0
+    assert read_label_map(ImagePart(str(path), 2)).min() == 1
+    assert read_label_map(ImagePart(str(single))).min() == 1
+    with pytest.raises(DataError, match="3"):
+        read_label_map(ImagePart(str(path)))
