@@ -12,13 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_transfer.callbacks import RetentionBudget
 from lightning_transfer.cli.facts import fit_facts, forgetting_facts, source_lines
+from lightning_transfer.cli.report import report_of_fit
 from lightning_transfer.files import atomic, write_json
 from lightning_transfer.modules.transfer import CHECKPOINT_KEY, read_checkpoint
 
 if TYPE_CHECKING:
     from lightning_transfer.cli.transfer_cli import TransferCLI
 
-__all__ = ["KeptModel", "finish_validate", "keep_best", "write_fit_facts", "write_model"]
+__all__ = ["KeptModel", "finish_fit", "finish_validate", "keep_best", "write_fit_facts", "write_model"]
 
 # A finished model is for prediction: what only a resumed fit reads stays in `checkpoints/`.
 _TRAINING_STATE = ("optimizer_states", "lr_schedulers", "callbacks", "current_model_state", "averaging_state")
@@ -96,6 +97,22 @@ def write_fit_facts(cli: TransferCLI, kept: KeptModel, seconds: float) -> Iterat
     for name, score in scores.items():
         yield f"Best {name}: {score['value']:.4f}"
     yield from source_lines(facts)
+
+
+def finish_fit(cli: TransferCLI, seconds: float) -> None:
+    """Load the checkpoint to keep, and write ``model.ckpt``: nothing is fitted after training.
+
+    Args:
+        cli: After its trainer's ``fit``.
+        seconds: That the fit took.
+    """
+    kept = keep_best(cli)
+    if kept is None:
+        return
+    write_model(cli, kept)
+    for line in write_fit_facts(cli, kept, seconds):
+        print(line)
+    report_of_fit(cli)
 
 
 def finish_validate(cli: TransferCLI) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_transfer.cli.baselines import shows_bar
 from lightning_transfer.cli.decoding_clock import DecodingClock
 from lightning_transfer.cli.facts import read_facts
-from lightning_transfer.cli.kept_model import finish_validate, keep_best, write_fit_facts, write_model
-from lightning_transfer.cli.report import report_of_fit, report_of_test
+from lightning_transfer.cli.kept_model import finish_fit, finish_validate
+from lightning_transfer.cli.report import report_of_test
 from lightning_transfer.cli.tracking import log_scores
 from lightning_transfer.cli.transcription_baselines import other_recognisers, piece_starts
 from lightning_transfer.data.transcripts import normaliser
@@ -32,22 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["finish_fit", "finish_predict", "finish_test", "finish_validate"]
 
 FILE = "predictions.jsonl"
-
-
-def finish_fit(cli: TransferCLI, seconds: float) -> None:
-    """Load the checkpoint to keep, and write ``model.ckpt``: nothing is fitted after training.
-
-    Args:
-        cli: After its trainer's ``fit``.
-        seconds: That the fit took.
-    """
-    kept = keep_best(cli)
-    if kept is None:
-        return
-    write_model(cli, kept)
-    for line in write_fit_facts(cli, kept, seconds):
-        print(line)
-    report_of_fit(cli)
 
 
 def finish_test(cli: TransferCLI) -> None:

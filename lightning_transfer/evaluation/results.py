@@ -19,7 +19,9 @@ from lightning_transfer.files import write_json
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, Task
 
-__all__ = ["ClassificationResult", "write_metrics"]
+__all__ = ["ClassificationResult", "named_rows", "plain_rows", "write_metrics"]
+
+_Table = Mapping[str, Mapping[str, Interval]]
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,7 @@ class ClassificationResult:
             **self._cost(),
         }
         named |= {} if self.shortcuts is None else self.shortcuts.flat()
-        for joint, rows in (("of", self.baselines), ("minus", self.differences)):
-            for baseline, metrics in rows.items():
-                named.update({f"{name}_{joint}_{baseline}": item for name, item in metrics.items()})
+        named |= named_rows(self.baselines, self.differences)
         return {name: item.to_dict() for name, item in named.items()}
 
     def _counts(self) -> dict[str, Interval]:
@@ -159,10 +159,6 @@ class ClassificationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain lists, dicts, numbers and strings, free of NaN."""
-        rows = {
-            name: {key: {metric: item.to_dict() for metric, item in row.items()} for key, row in table.items()}
-            for name, table in (("baselines", self.baselines), ("differences", self.differences))
-        }
         return {
             "task": self.task,
             "classes": list(self.classes),
@@ -175,7 +171,7 @@ class ClassificationResult:
             "confusion_pairs": [pair.to_dict() for pair in self.confusion_pairs],
             "escapes": None if self.escapes is None else list(self.escapes),
             "calibration": self.calibration.to_dict(),
-            **rows,
+            **plain_rows(self.baselines, self.differences),
             "descriptions": dict(self.descriptions),
             "n_resamples": self.n_resamples,
             "confidence": self.confidence,
@@ -210,6 +206,30 @@ def write_metrics(path: str | Path, flat: Mapping[str, Any]) -> Path:
         raise TransferError(f"`{target}` exists and is not written over. Move it away, or choose another folder.")
     write_json(target, flat)
     return target
+
+
+def named_rows(baselines: _Table, differences: _Table) -> dict[str, Interval]:
+    """Return the metrics of all baselines, and the differences to them, each under a name of its own.
+
+    Example:
+        >>> found = {"majority": {"wer": Interval(0.5, 0.4, 0.6, n=10)}}
+        >>> list(named_rows(found, found))
+        ['wer_of_majority', 'wer_minus_majority']
+    """
+    return {
+        f"{name}_{joint}_{baseline}": item
+        for joint, table in (("of", baselines), ("minus", differences))
+        for baseline, metrics in table.items()
+        for name, item in metrics.items()
+    }
+
+
+def plain_rows(baselines: _Table, differences: _Table) -> dict[str, Any]:
+    """Return both tables as plain values, under ``baselines`` and ``differences``."""
+    return {
+        name: {key: {metric: item.to_dict() for metric, item in row.items()} for key, row in table.items()}
+        for name, table in (("baselines", baselines), ("differences", differences))
+    }
 
 
 def _slices(table: SliceTable | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_transfer.evaluation.results import write_metrics
+from lightning_transfer.evaluation.results import named_rows, plain_rows, write_metrics
 from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.metrics import Interval
 
@@ -108,17 +108,11 @@ class SegmentationResult:
         Baselines appear as ``dice_of_unet``, differences as ``dice_minus_unet``.
         """
         named = dict(self.metrics)
-        for joint, rows in (("of", self.baselines), ("minus", self.differences)):
-            for baseline, found in rows.items():
-                named.update({f"{name}_{joint}_{baseline}": item for name, item in found.items()})
+        named |= named_rows(self.baselines, self.differences)
         return {name: item.to_dict() for name, item in named.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain lists, dicts, numbers and strings, free of NaN."""
-        rows = {
-            name: {key: {metric: item.to_dict() for metric, item in row.items()} for key, row in table.items()}
-            for name, table in (("baselines", self.baselines), ("differences", self.differences))
-        }
         table = self.slices or SliceTable("dice")
         return {
             "task": "segmentation",
@@ -130,7 +124,7 @@ class SegmentationResult:
             "num_shown": self.num_shown,
             "num_unknown": self.num_unknown,
             "metrics": {name: item.to_dict() for name, item in self.metrics.items()},
-            **rows,
+            **plain_rows(self.baselines, self.differences),
             "descriptions": dict(self.descriptions),
             "kinds": [
                 {"kind": item.kind, "n": item.n, "metrics": {key: one.to_dict() for key, one in item.metrics.items()}}

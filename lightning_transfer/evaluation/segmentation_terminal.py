@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lightning_transfer.evaluation.segmentation_result import SegmentationResult
-from lightning_transfer.evaluation.terminal import align, signed
-from lightning_transfer.metrics import Interval
+from lightning_transfer.evaluation.terminal import align, cell, signed
 
 __all__ = ["format_segmentation"]
 
@@ -18,6 +17,7 @@ def format_segmentation(result: SegmentationResult) -> str:
     """Return the result as aligned plain text: metrics beside the baselines, differences, kinds, slices, worst masks.
 
     Example:
+        >>> from lightning_transfer.metrics import Interval
         >>> found = {"dice": Interval(0.5, 0.25, 0.75, n=10, num_groups=5)}
         >>> print(format_segmentation(SegmentationResult(found, 10, 5, ("good", "pit"), num_shown=4)))
         10 pictures of 5 groups, 4 of them show something; 95% intervals by bootstrap over groups
@@ -46,16 +46,12 @@ def _head(result: SegmentationResult) -> list[str]:
     for name, item in result.metrics.items():
         if "_on_" not in name:
             label = f"{name} ({result.unit})" if name.startswith("hd95") else name
-            beside = (_cell(found.get(name)) for found in result.baselines.values())
+            beside = (cell(found.get(name)) for found in result.baselines.values())
             rows.append((label, str(item.n), str(item), *beside))
     lines += align(rows, right=(1,))
     if result.num_unknown:
         lines.append(f"{result.num_unknown} pictures without a known mask are not judged")
     return lines
-
-
-def _cell(item: Interval | None) -> str:
-    return "" if item is None else "n/a" if item.value is None else str(item)
 
 
 def _differences(result: SegmentationResult) -> list[str]:
@@ -73,7 +69,7 @@ def _kinds(result: SegmentationResult) -> list[str]:
     if not result.kinds:
         return []
     rows: list[tuple[str, ...]] = [("kind", "n", *_KIND)]
-    rows += [(item.kind, str(item.n), *(_cell(item.metrics.get(name)) for name in _KIND)) for item in result.kinds]
+    rows += [(item.kind, str(item.n), *(cell(item.metrics.get(name)) for name in _KIND)) for item in result.kinds]
     return ["Each kind of picture, beside those that show nothing", *align(rows, right=(1,))]
 
 

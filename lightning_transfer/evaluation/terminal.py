@@ -9,7 +9,7 @@ from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.metrics import Interval
 from lightning_transfer.types import Calibration, OperatingPoint
 
-__all__ = ["align", "format_calibration", "format_latency", "format_slices", "format_table", "signed"]
+__all__ = ["align", "cell", "format_calibration", "format_latency", "format_slices", "format_table", "signed"]
 
 # With more classes than these, a table of all of them is no longer read: the worst ones are shown.
 _MOST_CLASSES = 20
@@ -257,6 +257,16 @@ def _expected(point: OperatingPoint) -> str:
 
 def _notes(calibration: Calibration) -> list[str]:
     return [f"Too little data: {note}." for note in dict.fromkeys(p.note for p in _by_rate(calibration) if p.note)]
+
+
+def cell(item: Interval | None) -> str:
+    """Return a value as a cell of a table, without why there is none.
+
+    Example:
+        >>> cell(Interval(None, None, None, n=3, reason="one class")), cell(None)
+        ('n/a', '')
+    """
+    return "" if item is None else "n/a" if item.value is None else str(item)
 
 
 def signed(item: Interval) -> str:

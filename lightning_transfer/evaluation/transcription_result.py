@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_transfer.evaluation.results import write_metrics
+from lightning_transfer.evaluation.results import named_rows, plain_rows, write_metrics
 from lightning_transfer.evaluation.slices import SliceTable
 from lightning_transfer.metrics import AlignedPart, ErrorCounts, Interval
 
@@ -219,9 +219,7 @@ class TranscriptionResult:
         is one line each, the worst; `to_dict` has them whole.
         """
         named = {**self.metrics, **self._worst_speaker(), **self._worst_slice()}
-        for joint, rows in (("of", self.baselines), ("minus", self.differences)):
-            for baseline, metrics in rows.items():
-                named.update({f"{name}_{joint}_{baseline}": item for name, item in metrics.items()})
+        named |= named_rows(self.baselines, self.differences)
         return {name: item.to_dict() for name, item in named.items()}
 
     def _worst_speaker(self) -> dict[str, Interval]:
@@ -240,10 +238,6 @@ class TranscriptionResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain lists, dicts, numbers and strings, free of NaN."""
-        rows = {
-            name: {key: {metric: item.to_dict() for metric, item in row.items()} for key, row in table.items()}
-            for name, table in (("baselines", self.baselines), ("differences", self.differences))
-        }
         table = self.slices or SliceTable("wer", higher_is_worse=True)
         return {
             "task": "transcription",
@@ -258,7 +252,7 @@ class TranscriptionResult:
             "num_unlabelled": self.num_unlabelled,
             "num_empty": self.num_empty,
             "num_problems": dict(self.num_problems),
-            **rows,
+            **plain_rows(self.baselines, self.differences),
             "descriptions": dict(self.descriptions),
             "speakers": [item.to_dict() for item in self.speakers],
             "slices": [item.to_dict() for item in table.slices],

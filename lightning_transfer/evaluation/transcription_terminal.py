@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from lightning_transfer.errors import listing
-from lightning_transfer.evaluation.terminal import align, signed
+from lightning_transfer.evaluation.terminal import align, cell, signed
 from lightning_transfer.evaluation.transcription_result import SpeakerScore, TranscriptionResult
-from lightning_transfer.metrics import Interval
 
 __all__ = ["format_transcription"]
 
@@ -26,7 +25,7 @@ def format_transcription(result: TranscriptionResult) -> str:
     utterances with most errors, what the scoring normaliser changed, slices, and what must be known to read all this.
 
     Example:
-        >>> from lightning_transfer.metrics import ErrorCounts
+        >>> from lightning_transfer.metrics import ErrorCounts, Interval
         >>> found = {"wer": Interval(0.25, 0.1, 0.5, n=10, num_groups=5)}
         >>> words, letters = ErrorCounts(30, 8, 0, 2), ErrorCounts(150, 10, 0, 2)
         >>> print(format_transcription(TranscriptionResult(found, 10, 5, words, letters, "basic", 62.0)))
@@ -62,7 +61,7 @@ def _head(result: TranscriptionResult) -> list[str]:
     for name, item in result.metrics.items():
         if name not in _BELOW:
             # Why a baseline has no value stands once below.
-            beside = (_cell(found.get(name)) for found in result.baselines.values())
+            beside = (cell(found.get(name)) for found in result.baselines.values())
             rows.append((name, str(item.n), str(item), *beside))
     lines += align(rows, right=(1,))
     speed = result.metrics.get("real_time_factor")
@@ -79,10 +78,6 @@ def _head(result: TranscriptionResult) -> list[str]:
 
 def _after(result: TranscriptionResult) -> str:
     return f" (after the scoring normaliser `{result.normaliser}`)" if result.normaliser else ""
-
-
-def _cell(item: Interval | None) -> str:
-    return "" if item is None else "n/a" if item.value is None else str(item)
 
 
 def _differences(result: TranscriptionResult) -> list[str]:
@@ -115,7 +110,7 @@ def _speakers(result: TranscriptionResult) -> list[str]:
 def _speaker(item: SpeakerScore, others: list[str]) -> tuple[str, ...]:
     words = item.words
     counts = (item.n, words.length, words.substitutions, words.insertions, words.deletions)
-    beside = (_cell(item.baselines.get(name)) for name in others)
+    beside = (cell(item.baselines.get(name)) for name in others)
     return (item.speaker, *map(str, counts), str(item.wer), str(item.cer), *beside)
 
 
