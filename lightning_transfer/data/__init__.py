@@ -50,9 +50,9 @@ from lightning_transfer.data.private_values import KEPT_TAGS, age_in_years, kept
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.rehearsal import rehearse, without_leaks
 from lightning_transfer.data.scan_arrays import array_shape, npz_arrays
-from lightning_transfer.data.scan_files import read_labels, read_scan, scan_kind, scan_size
+from lightning_transfer.data.scan_files import read_scan, scan_kind, scan_size
 from lightning_transfer.data.scan_options import WINDOWS, Scan, ScanFacts, ScanOptions
-from lightning_transfer.data.scan_preprocessing import UNKNOWN_LABEL, ScanPreprocessing
+from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 from lightning_transfer.data.splits import assign_folds, assign_parts, assign_splits, check_splits, fingerprint
 from lightning_transfer.data.splits_time import assign_splits_by_time
 from lightning_transfer.data.tables import OnBadFile, Skipped, read_csv, records_from_csv, write_table
@@ -73,7 +73,6 @@ __all__ = [
     "MAX_MEGAPIXELS",
     "MVTEC_GOOD",
     "NORMALISERS",
-    "UNKNOWN_LABEL",
     "WINDOWS",
     "AudioAugmentation",
     "AudioDataModule",
@@ -158,7 +157,6 @@ __all__ = [
     "read_image",
     "read_keywords",
     "read_label_map",
-    "read_labels",
     "read_mask",
     "read_nifti_slice",
     "read_scan",

@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lightning_transfer.data.dicom_facts import dicom_facts
 from lightning_transfer.data.dicom_files import read_dicom
 from lightning_transfer.data.dicom_header import DICOM_SUFFIXES, is_dicom
 from lightning_transfer.data.image_files import from_array, image_size, read_image
-from lightning_transfer.data.nifti_files import is_nifti, nifti_facts, read_nifti, read_nifti_slice
+from lightning_transfer.data.nifti_files import is_nifti, nifti_facts, read_nifti
 from lightning_transfer.data.scan_arrays import array_shape, read_npz
 from lightning_transfer.data.scan_options import Scan, ScanFacts, ScanOptions
 from lightning_transfer.errors import DataError, listing
 from lightning_transfer.scans import ImagePart
 
-__all__ = ["ScanSource", "read_labels", "read_scan", "scan_kind", "scan_size"]
+__all__ = ["ScanSource", "read_scan", "scan_kind", "scan_size"]
 
 # A path, an `ImagePart`, a PIL image, or an array (H, W) or (H, W, C).
 ScanSource = Any
@@ -84,54 +83,6 @@ def scan_size(source: ScanSource, options: ScanOptions | None = None) -> tuple[i
         return image_size(part.path, options.max_megapixels)
     except DataError as error:
         raise _without_folders(error, part) from None
-
-
-def read_labels(source: ScanSource, options: ScanOptions | None = None) -> npt.NDArray[np.int64]:
-    """Return a mask as whole numbers ``(H, W)``, a label for each pixel, as the file has them.
-
-    Args:
-        source: As `read_scan`; of an array, ``(H, W)`` of whole numbers or bool.
-        options: Whose limits hold; windows and scale do not touch labels.
-
-    Raises:
-        DataError: If it has colours, or values that are no whole numbers.
-
-    Example:
-        >>> read_labels(np.array([[True, False]])).tolist()
-        [[1, 0]]
-    """
-    options = options or ScanOptions()
-    part = _part(source)
-    name = "the mask" if part is None else f"`{Path(part.path).name}`"
-    kind = "array" if part is None else scan_kind(part)
-    if part is None:
-        values = source if isinstance(source, np.ndarray) else read_image(source, options.max_megapixels)
-    elif kind == "nifti":
-        values = read_nifti_slice(part.path, part.index, options)
-    elif kind == "array":
-        values = read_npz(part.path, part.index, part.key)
-    elif kind == "dicom":
-        plain = ScanOptions(voi=False, max_megapixels=options.max_megapixels, frame=options.frame)
-        scan = read_dicom(part.path, plain, part.index)
-        if scan.facts.bits is None or scan.facts.bits > 16:
-            raise DataError(f"Cannot use {name} as a mask: it needs whole numbers of at most 16 bits.")
-        values = np.rint(scan.pixels.astype(np.float64) * (2**scan.facts.bits - 1))
-    else:
-        if Path(part.path).suffix.lower() in (".jpg", ".jpeg"):
-            raise DataError(f"The mask {name} is a JPEG, whose labels are not exact. Save masks as PNG.")
-        _check_single(part)
-        try:
-            values = read_image(part.path, options.max_megapixels)
-        except DataError as error:
-            raise _without_folders(error, part) from None
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.ndim != 2:
-        raise DataError(f"Cannot use {name} of shape {values.shape} as a mask. Expected one label for each pixel.")
-    labels = values.astype(np.int64) if np.isfinite(values).all() else None
-    if labels is None or not np.array_equal(labels, values):
-        raise DataError(f"Cannot use {name} as a mask: its values are no whole numbers.")
-    return labels
 
 
 def scan_kind(source: str | Path | ImagePart) -> str:

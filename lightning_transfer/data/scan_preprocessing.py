@@ -9,22 +9,17 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from lightning_transfer.data.image_facts import inspect_image
 from lightning_transfer.data.image_files import Pixels
 from lightning_transfer.data.images import ImagePreprocessing
-from lightning_transfer.data.scan_files import ScanSource, read_labels, read_scan
+from lightning_transfer.data.scan_files import ScanSource, read_scan
 from lightning_transfer.data.scan_options import Scan, ScanFacts, ScanOptions
-from lightning_transfer.data.tiling import Box, Tiling
+from lightning_transfer.data.tiling import Tiling
 from lightning_transfer.errors import DataError
 from lightning_transfer.types import BackboneCard
 
-__all__ = ["UNKNOWN_LABEL", "ScanPreprocessing"]
-
-UNKNOWN_LABEL = -100
-"""Of pixels that are padding, or of which nothing is known; losses leave it out."""
+__all__ = ["ScanPreprocessing"]
 
 _OWN_OPTIONS = {"bit_depth", "max_megapixels"}  # fields of the base, which those of `options` stand for
 _GUARDS = {"max_megapixels", "modalities", "max_oblique"}
@@ -166,41 +161,6 @@ class ScanPreprocessing(ImagePreprocessing):
         if self.tiling is not None:
             self.tiling.boxes(facts.height, facts.width)
         return replace(facts, image=inspect_image(pixels if pixels.shape[2] in (1, 3) else pixels[..., :1]))
-
-    def mask(self, source: ScanSource, box: Box | None = None) -> torch.Tensor:
-        """Return a mask at the network's size, each label where the picture's pixels are.
-
-        Args:
-            source: What `read_labels` reads, of the picture's size.
-            box: The tile; None takes all.
-
-        Returns:
-            ``size`` int64: to the nearest pixel; padding is `UNKNOWN_LABEL`, but mirrored where the picture is.
-
-        Raises:
-            DataError: As `read_labels`.
-
-        Example:
-            >>> spec = ScanPreprocessing((2, 4), 1, (0.5,), (0.5,))
-            >>> spec.mask(np.array([[1, 0], [0, 2]]))
-            tensor([[-100,    1,    0, -100],
-                    [-100,    0,    2, -100]])
-        """
-        return torch.from_numpy(self.place_labels(read_labels(source, self.options), box))
-
-    def place_labels(self, labels: npt.NDArray[np.int64], box: Box | None = None) -> npt.NDArray[np.int64]:
-        """Return labels ``(H, W)`` of a picture in the frame; see `mask`."""
-        part = labels if box is None else labels[box.slices]
-        inner = self.placement(part.shape[0], part.shape[1])
-        # Centers of the frame's pixels in the picture, as Pillow's NEAREST takes them; any label fits, unlike there.
-        rows = (2 * np.arange(inner.height) + 1) * part.shape[0] // (2 * inner.height)
-        columns = (2 * np.arange(inner.width) + 1) * part.shape[1] // (2 * inner.width)
-        resized = part[rows[:, None], columns]
-        if self.pad == "reflect":
-            return np.ascontiguousarray(np.pad(resized, self._margins(inner), mode="symmetric"))
-        frame = np.full(self.size, UNKNOWN_LABEL, dtype=np.int64)
-        frame[inner.slices] = resized
-        return frame
 
     def _channels(self, pixels: Pixels, mean: Pixels) -> Pixels:
         """Return ``(H, W, channels)``: one channel repeated, colour as luminance for one."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_transfer.data.scan_files import read_labels, read_scan, scan_kind, scan_size
+from lightning_transfer.data.scan_files import read_scan, scan_kind, scan_size
 from lightning_transfer.data.scan_options import ScanOptions
 from lightning_transfer.errors import DataError
 from lightning_transfer.scans import ImagePart
@@ -109,36 +109,6 @@ def test_errors_name_the_file_and_not_its_folder(tmp_path: Path, name: str) -> N
 def test_a_plain_picture_is_one(tmp_path: Path) -> None:
     path = str(save(tmp_path / "a.png", SIXTEEN))
     assert read_scan(ImagePart(path, 0)).facts.height == 6
-    for read in (read_scan, scan_size, read_labels):
+    for read in (read_scan, scan_size):
         with pytest.raises(DataError, match="is one picture, and number 2 is asked for"):
             read(ImagePart(path, 2))
-
-
-def test_labels_are_whole_numbers_as_the_file_has_them(tmp_path: Path, make_dicom: Make, nifti: Path) -> None:
-    labels = RNG.integers(0, 4, (6, 8)).astype(np.uint8)
-    np.testing.assert_array_equal(read_labels(save(tmp_path / "a.png", labels)), labels)
-    np.testing.assert_array_equal(read_labels(labels == 1), labels == 1)
-    np.testing.assert_array_equal(read_labels(ImagePart(str(nifti), 3)), VOLUME[::-1, ::-1, 3].T)
-    np.savez(tmp_path / "a.npz", masks=np.stack([labels, labels]))
-    np.testing.assert_array_equal(read_labels(ImagePart(str(tmp_path / "a.npz"), 1)), labels)
-    sixteen = make_dicom(SIXTEEN, WindowCenter=10, WindowWidth=20)
-    np.testing.assert_array_equal(read_labels(sixteen), SIXTEEN)
-    assert read_labels(labels).dtype == np.int64
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        (np.full((3, 3), 0.5, dtype=np.float32), "no whole numbers"),
-        (np.full((3, 3), np.nan), "no whole numbers"),
-        (np.zeros((3, 3, 3), dtype=np.uint8), r"shape \(3, 3, 3\) as a mask"),
-    ],
-)
-def test_what_is_no_mask(values: np.ndarray, reason: str) -> None:
-    with pytest.raises(DataError, match=reason):
-        read_labels(values)
-
-
-def test_a_jpeg_is_no_mask(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"`a.jpg` is a JPEG"):
-        read_labels(save(tmp_path / "a.jpg", np.zeros((8, 8), dtype=np.uint8)))

@@ -9,9 +9,9 @@ from PIL import Image
 
 from lightning_transfer.data.images import ImagePreprocessing
 from lightning_transfer.data.scan_options import ScanOptions
-from lightning_transfer.data.scan_preprocessing import UNKNOWN_LABEL, ScanPreprocessing
+from lightning_transfer.data.scan_preprocessing import ScanPreprocessing
 from lightning_transfer.data.schema import check_preprocessing
-from lightning_transfer.data.tiling import Box, Tiling
+from lightning_transfer.data.tiling import Tiling
 from lightning_transfer.errors import CheckpointError, DataError
 from lightning_transfer.types import BackboneCard
 
@@ -143,41 +143,6 @@ def test_scans_and_images_are_not_each_other() -> None:
 def test_limits_and_depth_are_those_of_the_options() -> None:
     spec = replace(GREY, options=ScanOptions(max_megapixels=1e-5, bit_depth=12))
     assert (spec.max_megapixels, spec.bit_depth) == (1e-5, 12)
-
-
-@pytest.mark.parametrize(
-    ("shape", "pad"), [((8, 8), "mean"), ((16, 8), "mean"), ((8, 16), "none"), ((16, 8), "reflect")]
-)
-def test_a_mask_lies_where_the_picture_does(shape: tuple, pad: str) -> None:
-    """A picture of two halves, of 0 and 1, and the mask of the same: where the picture says 1, so does the mask."""
-    labels = np.zeros(shape, dtype=np.uint8)
-    labels[:, shape[1] // 2 :] = 1
-    spec = ScanPreprocessing((8, 8), 1, (0.25,), (1.0,), pad=pad)
-    mask = spec.mask(labels).numpy()
-    picture = spec(labels * np.uint8(255)).numpy()[0] + 0.25
-    known = mask != UNKNOWN_LABEL
-    assert known.sum() == (32 if pad == "mean" and shape == (16, 8) else 64)
-    np.testing.assert_allclose(picture[known], mask[known], atol=0.2)  # antialiasing blurs the edge
-
-
-@pytest.mark.parametrize("shape", [(9, 9), (23, 11), (5, 40), (100, 77)])
-def test_a_mask_is_pillows_nearest(shape: tuple) -> None:
-    labels = RNG.integers(0, 200, shape, dtype=np.uint8)
-    spec = replace(GREY, size=(16, 12))
-    box = spec.placement(*shape)
-    expected = np.asarray(Image.fromarray(labels).resize((box.width, box.height), Image.Resampling.NEAREST))
-    np.testing.assert_array_equal(spec.mask(labels).numpy()[box.slices], expected)
-
-
-def test_labels_may_be_large_and_unknown() -> None:
-    labels = np.array([[70000, UNKNOWN_LABEL], [3, 0]])
-    assert replace(GREY, size=(2, 2)).mask(labels).tolist() == labels.tolist()
-
-
-def test_a_mask_is_cut_with_its_tile() -> None:
-    labels = RNG.integers(0, 3, (16, 16))
-    box = Box(4, 8, 8, 8)
-    assert GREY.mask(labels, box).tolist() == labels[box.slices].tolist()
 
 
 def test_one_look_tells_all(make_dicom: Make) -> None:
