@@ -4,10 +4,12 @@ The six speakers, sorted by name, make three pairs. Each pair is the test of one
 the other four, of whom one, the next in the row, chooses the epoch. Ways are the recipe's own configs (the linear layer
 alone, gradual unfreezing, everything), the same network from scratch (the best of a few rates on validation, trained
 until validation stalls), and the model as it was. The same runs are then tested on general sentences, synthesised in
-the accent of the pretraining with a seed of their own: what the digits cost. Each verb is a process of its own; what
-was run is kept, and not run again.
+the accent of the pretraining with a seed of their own: what the digits cost. ``rehearsed`` is ``full`` with other
+general sentences of that kind beside the digits, about as many seconds as of these. Each verb is a process of its own;
+what was run is kept, and not run again.
 
-    python -m benchmarks.fsdd --data DIR [--pairs 0 1 2] [--ways probe gradual full scratch] [--validate takes]
+    python -m benchmarks.fsdd --data DIR [--pairs 0 1 2] [--ways probe gradual full rehearsed scratch]
+        [--validate takes]
         [-- FURTHER OPTIONS OF fit]
 
 ``--validate takes`` trains on all four speakers and chooses the epoch on takes 0 to 4 of theirs, which are easier than
@@ -29,12 +31,14 @@ import numpy as np
 from benchmarks.recipe_runs import ROOT, Ran, run_recipe
 
 CONFIGS = ROOT / "recipes" / "speech" / "configs"
-WAYS = ("probe", "gradual", "full", "scratch")
+WAYS = ("probe", "gradual", "full", "rehearsed", "scratch")
 BEFORE = "before adapting"
 COLUMNS = ("path", "text", "speaker", "accent", "gender", "split")
 _LAST_VALIDATION_TAKE = 4
 # Of general sentences to be judged by, and of their draw: one that neither the pretraining nor the demo has.
 _NUM_GENERAL, _GENERAL_SEED = 600, 41
+# Of those that are rehearsed: drawn with another seed; one sentence to five or six digits is half of the sound.
+_NUM_REHEARSED, _REHEARSED_SEED, _REHEARSED_SHARE = 600, 43, 0.15
 
 
 class Words(NamedTuple):
@@ -70,7 +74,11 @@ def main() -> None:
             stored = folder / f"{way}-{pair}.json"
             if stored.is_file():
                 continue
-            found = scratch(folder, pair, args) if way == "scratch" else adapt(way, table, general, args.overrides)
+            if way == "scratch":
+                found = scratch(folder, pair, args)
+            else:
+                more = rehearsal(args.out.absolute()) if way == "rehearsed" else []
+                found = adapt(way, table, general, [*more, *args.overrides])
             stored.write_text(json.dumps(found))
             print(f"{way}, pair {pair}: {found['run']}", flush=True)
     rows = collect(folder)
@@ -114,14 +122,20 @@ def write_table(data: Path, path: Path, pair: int, validate: str) -> Path:
     return path
 
 
-def write_general(folder: Path, count: int) -> Path:
-    """Speak general sentences, once; return their table, in which all are to be tested on."""
-    table = folder / "test.csv"
+def rehearsal(folder: Path) -> list[str]:
+    """Return the options of a fit that rehearses general sentences, which are spoken once."""
+    table = write_general(folder / "rehearsal", _NUM_REHEARSED, _REHEARSED_SEED, "train")
+    return [f"--data.rehearsal_file={table}", f"--data.rehearsal_share={_REHEARSED_SHARE}"]
+
+
+def write_general(folder: Path, count: int, seed: int = _GENERAL_SEED, split: str = "test") -> Path:
+    """Speak general sentences, once; return their table, in which all are in one split."""
+    table = folder / f"{split}.csv"
     if not table.is_file():
         from recipes.speech.sample.make import write_sample
 
-        sample = write_sample(folder / "sample", seed=_GENERAL_SEED, calls_per_speaker=1, num_general=count)
-        rows = [{**row, "path": str(sample.root / row["path"]), "split": "test"} for row in read(sample.general)]
+        sample = write_sample(folder / "sample", seed=seed, calls_per_speaker=1, num_general=count)
+        rows = [{**row, "path": str(sample.root / row["path"]), "split": split} for row in read(sample.general)]
         with table.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
@@ -137,11 +151,12 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def adapt(way: str, table: Path, general: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Fit, and test on the digits and on general sentences, each beside the model as it was."""
-    config = CONFIGS / f"fsdd_embedded_{way}.yaml"
+    config = CONFIGS / f"fsdd_embedded_{'full' if way == 'rehearsed' else way}.yaml"
     quiet, own = "--trainer.enable_progress_bar=false", [f"--data.root={Path('/')}", "--data.text_column=text"]
     words = ["fit", "--config", str(config), f"--data.file={table}", *own, quiet, *overrides]
     fitted = run_recipe("speech", words)
-    test = ["test", fitted.folder, quiet, "--evaluation.baselines=[pretrained]"]
+    # A test reads what was rehearsed in vain.
+    test = ["test", fitted.folder, quiet, "--evaluation.baselines=[pretrained]", "--data.rehearsal_file=null"]
     return {
         "run": fitted.folder,
         "cost": fitted.cost,

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import flite_speech
+from benchmarks.kokoro_speech import draw_from_pool
 from benchmarks.synthetic_speech import (
     OTHER_ACCENT,
     TRAINING_VOICES,
@@ -92,8 +93,8 @@ JUDGED_RECORDINGS = {
 PASSES = 3
 # While the smoothed loss of a letter is over the first value: utterances of a round, most words, seconds of a batch.
 CURRICULUM = ((2.3, 400, 3, 8.0), (1.5, 600, 5, 10.0), (0.6, 800, 12, 12.0), (-1.0, 1000, 12, 16.0))
-# Share of the utterances that Flite speaks.
-BY_RECORDINGS = 0.5
+# Share of the utterances that Kokoro speaks where there is a pool of its speech; and of the others, that Flite speaks.
+BY_POOL, BY_RECORDINGS = 0.5, 0.5
 MIDDLE_WEIGHT = 0.3
 
 
@@ -152,12 +153,16 @@ class Pretraining:
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+        if args.start is not None:
+            self.model.load_state_dict(read_weights(args.start).state_dict())
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         decayed = [value for value in self.model.parameters() if value.ndim > 1]
         rest = [value for value in self.model.parameters() if value.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
-        self.step, self.round, self.heard, self.smooth, self.decay_from = 0, 0, 0.0, 4.0, math.inf
+        # What begins with weights goes on with sentences that they have not heard.
+        self.step, self.round, self.heard, self.decay_from = 0, 0 if args.start is None else 5000, 0.0, math.inf
+        self.smooth = 4.0 if args.start is None else 0.5
         self.began = self.saved = time.monotonic()
         self.bank = FilterBank()
         self.judged = speak(np.random.default_rng(HELD_OUT_SEED), args.held_out, TRAINING_VOICES, 12, calm=True)
@@ -178,9 +183,12 @@ class Pretraining:
             # Short utterances and small batches first: alignments are found there, by many steps.
             count, words, seconds = next(values for loss, *values in CURRICULUM if self.smooth > loss)
             count = min(count, self.args.round)
-            by_recordings = round(BY_RECORDINGS * count)
-            spoken = speak(generator, count - by_recordings, TRAINING_VOICES, words)
+            by_pool = round(BY_POOL * count) if self.args.pool else 0
+            by_recordings = round(BY_RECORDINGS * (count - by_pool))
+            spoken = speak(generator, count - by_pool - by_recordings, TRAINING_VOICES, words)
             spoken += speak_by_recordings(generator, by_recordings, words)
+            if by_pool:
+                spoken += draw_from_pool(self.args.pool, generator, by_pool)
             for _ in range(PASSES):
                 for batch in batches(spoken, generator, seconds):
                     if self.train(batch, generator):
@@ -375,6 +383,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--round", type=int, default=10_000, help="most utterances that are spoken at a time")
     parser.add_argument("--held_out", type=int, default=60, help="utterances that are judged while it runs")
     parser.add_argument("--save_seconds", type=float, default=400.0)
+    parser.add_argument("--start", type=Path, metavar="FILE", help="weights to begin with, not random ones")
+    parser.add_argument("--pool", type=Path, metavar="DIR", help="speech of `benchmarks.kokoro_speech`: half of all")
     parser.add_argument("--resume", action="store_true", help="go on from the weights in --out")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="no training: write what the run in --out has")
     parser.add_argument("--evaluate", type=Path, metavar="FILE", help="no training: judge these weights")

@@ -18,7 +18,7 @@ __all__ = ["rehearse", "without_leaks"]
 
 
 def rehearse(
-    new: Sequence[Record], old: Sequence[Record], share: float, *, seed: int = 0
+    new: Sequence[Record], old: Sequence[Record], share: float, *, seed: int = 0, by_class: bool = True
 ) -> tuple[list[Record], list[Finding]]:
     """Return the new records and, after them, old ones, each in the split that it had; and what is to be said of it.
 
@@ -34,6 +34,7 @@ def rehearse(
         old: With splits, those by which the model to expand was trained.
         share: Of all training records, from 0 to below 1; 0 draws none.
         seed: Of the draw.
+        by_class: False draws from all alike: labels such as transcripts are no classes.
 
     Raises:
         ValueError: If ``share`` is out of range.
@@ -54,8 +55,9 @@ def rehearse(
     usable = without_leaks(new, old)
     train = [record for record in usable if record.split == "train"]
     num_new = sum(record.split == "train" for record in new)
-    wanted = max(round(share / (1.0 - share) * num_new), len({record.label for record in train})) if share else 0
-    drawn = _in_turn(train, wanted, seed)
+    classes = {str(record.label) for record in train} if by_class else {""}
+    wanted = max(round(share / (1.0 - share) * num_new), len(classes)) if share else 0
+    drawn = _in_turn(train, wanted, seed, by_class)
     names = {record.id for record in drawn}
     joined = [record for record in usable if record.split != "train" or record.id in names]
     return [*new, *joined], [_note(joined, len(old) - len(usable), len(train), num_new, wanted)]
@@ -82,14 +84,14 @@ def _content(record: Record) -> str:
     return normalise_text(record.input) or record.input if isinstance(record.input, str) else str(record.input)
 
 
-def _in_turn(records: Sequence[Record], count: int, seed: int) -> list[Record]:
+def _in_turn(records: Sequence[Record], count: int, seed: int, by_class: bool) -> list[Record]:
     """Draw one record of each class, then a second of each, and so on, until there are enough or all are drawn."""
-    by_class: defaultdict[str, list[Record]] = defaultdict(list)
+    by_label: defaultdict[str, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.id):
-        by_class[str(record.label)].append(record)
+        by_label[str(record.label) if by_class else ""].append(record)
     piles = [
         [rows[place] for place in np.random.default_rng((seed, number)).permutation(len(rows))]
-        for number, (_, rows) in enumerate(sorted(by_class.items()))
+        for number, (_, rows) in enumerate(sorted(by_label.items()))
     ]
     turns = (record for turn in zip_longest(*piles) for record in turn if record is not None)
     return [record for _, record in zip(range(count), turns, strict=False)]

@@ -22,6 +22,7 @@ from lightning_transfer.data import (
     quiet,
     read_keywords,
     read_utterances,
+    rehearse,
 )
 from lightning_transfer.data.datamodule import BaseDataModule
 from lightning_transfer.errors import DataError
@@ -29,6 +30,8 @@ from lightning_transfer.findings import Finding
 from lightning_transfer.types import Batch, Record, Split
 
 __all__ = ["SpeechDataModule"]
+
+TRAIN = ("train", None)
 
 
 class SpeechDataModule(AudioDataModule):
@@ -48,6 +51,9 @@ class SpeechDataModule(AudioDataModule):
         test_file: A list that is the test split.
         general_file: A list of general speech whose recognition must not be lost: `general_dataloader`. In the usual
             names of its layout, with paths relative to its own folder.
+        rehearsal_file: A list of general speech that is learnt from again beside yours, so that less of it is lost: its
+            ``train`` split where it names splits, else all of it; read as ``general_file``, and another list than that.
+        rehearsal_share: Of the training recordings that are drawn from it, the same in each epoch.
         root: Folder that paths are relative to and may not leave; None: that of each list (Common Voice: ``clips``).
         format: The layout, if it is not to be found out.
         path_column: Of the file. None, here and below: as it is usually called in the layout.
@@ -76,6 +82,8 @@ class SpeechDataModule(AudioDataModule):
         val_file: str | None = None,
         test_file: str | None = None,
         general_file: str | None = None,
+        rehearsal_file: str | None = None,
+        rehearsal_share: float = 0.5,
         root: str | None = None,
         format: Literal["auto"] | AudioLayout = "auto",
         path_column: str | None = None,
@@ -98,7 +106,11 @@ class SpeechDataModule(AudioDataModule):
         super().__init__(**kwargs)
         if self.has_classes and label_column is None:
             raise ValueError(f"The task `{self.task}` needs `label_column`, the column of the class.")
+        if self.has_classes and rehearsal_file is not None:
+            raise ValueError(f"`rehearsal_file` has transcripts, and the task `{self.task}` learns none. Leave it out.")
         place = Path(file).expanduser()
+        self.rehearsal_file = None if rehearsal_file is None else Path(rehearsal_file).expanduser()
+        self.rehearsal_share = rehearsal_share
         self.sample, self.sample_seed = sample, sample_seed
         self.file = place / "calls.csv" if sample else place
         self.other_files: dict[Split, Path] = {}
@@ -160,6 +172,16 @@ class SpeechDataModule(AudioDataModule):
             more = [replace(record, split=split) for record in self._read(file, known, split)]
             records += more
         return records
+
+    def set_aside(self, records: list[Record]) -> list[Record]:
+        """Let general speech join what is learnt from; then leave out what nothing can be learnt from."""
+        if self.rehearsal_file is not None:
+            self._check_rehearsal_apart(self.rehearsal_file)
+            general = [replace(r, split="train") for r in self._read_general(self.rehearsal_file) if r.split in TRAIN]
+            options: dict[str, Any] = {"seed": self.split_seed, "by_class": False}
+            records, said = rehearse(records, general, self.rehearsal_share, **options)
+            self.findings += said
+        return super().set_aside(records)
 
     def read_predict_records(self) -> list[Record]:
         """Read every row, whatever is wrong with it; without a list, every recording below the folder."""
@@ -227,6 +249,16 @@ class SpeechDataModule(AudioDataModule):
                 f" {len(found.untold)} have no transcript, and {len(found.skipped)} cannot be read: they are left out."
             )
         return records
+
+    def _check_rehearsal_apart(self, file: Path) -> None:
+        """Stop where the speech that shows what is lost is learnt from."""
+        if self.general_file is None or file.resolve() != self.general_file.resolve():
+            return
+        if any(record.split is None for record in self._read_general(file)):
+            raise DataError(
+                f"`data.rehearsal_file` and `data.general_file` are both `{file}`, which has no splits: what is lost"
+                " would be judged by what is learnt. Give its rows a `split` of `train` and `val`, or name two lists."
+            )
 
     def _for_workers(self) -> BaseDataModule:
         worker = super()._for_workers()

@@ -168,6 +168,31 @@ def test_all_parts_are_run_once_and_the_tables_say_so(
     assert capsys.readouterr().out.splitlines() == [line for line in first.splitlines() if ", pair " not in line]
 
 
+def test_rehearsed_is_full_with_general_speech_that_no_test_reads(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, asked = Recipe(tmp_path), []
+    monkeypatch.setattr(fsdd, "run_recipe", recipe)
+    monkeypatch.setattr(fsdd, "ROOT", tmp_path)
+
+    def write_general(folder: Path, *rest: object) -> Path:
+        asked.append((folder.name, *rest))
+        return folder / "list.csv"
+
+    monkeypatch.setattr(fsdd, "write_general", write_general)
+    command = ["fsdd", "--data", str(data), "--out", str(tmp_path / "out"), "--pairs", "1", "--ways", "rehearsed"]
+    monkeypatch.setattr(sys, "argv", command)
+    fsdd.main()
+    fit, *tests = recipe.calls
+    assert any(word.endswith("fsdd_embedded_full.yaml") for word in fit)
+    assert f"--data.rehearsal_file={tmp_path / 'out' / 'rehearsal' / 'list.csv'}" in fit
+    assert all("--data.rehearsal_file=null" in words for words in tests)
+    (_, judged_count), (_, _, seed, split) = asked
+    assert judged_count == 600
+    assert (seed != fsdd._GENERAL_SEED, split) == (True, "train")
+    assert "| rehearsed | 1 | 0.200 (0.200 to 0.200) |" in capsys.readouterr().out
+
+
 def test_from_scratch_needs_a_run_of_its_pair(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     general = tmp_path / "general" / "test.csv"
     general.parent.mkdir()

@@ -67,6 +67,39 @@ def _rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def test_general_speech_is_rehearsed_in_training_alone(tmp_path: Path, module: Make) -> None:
+    own = write_ours(tmp_path / "own", utterances(18, 6))
+    rows = write_set(tmp_path / "general", utterances(30, 5, seed=3))
+    table = write_rows(
+        tmp_path / "general" / "general.csv",
+        [
+            {**row, "speaker": f"g{row['speaker']}", "split": ("train", "val")[place < 6]}
+            for place, row in enumerate(rows)
+        ],
+    )
+    alone = module(own)
+    alone.setup("fit")
+    both = module(own, general_file=str(table), rehearsal_file=str(table), rehearsal_share=0.4)
+    both.setup("fit")
+    for split in ("val", "test"):
+        assert [record.input for record in both.records_for(split)] == [r.input for r in alone.records_for(split)]
+    ours = {record.input.path for record in alone.records_for("train")}
+    old = [record for record in both.records_for("train") if record.input.path not in ours]
+    assert len(both.records_for("train")) == len(ours) + len(old)
+    assert len(old) == round(0.4 / 0.6 * len(ours))
+    judged = {record.input.path for record in both.general_records if record.split == "val"}
+    assert judged
+    assert not judged & {record.input.path for record in old}
+    seen = torch.cat([batch.index for batch in both.train_dataloader()])
+    assert sorted(seen.tolist()) == list(range(len(ours) + len(old)))
+    assert any(finding.code == "rehearsal" for finding in both.findings)
+    write_rows(table, [{**row, "split": ""} for row in _rows(table)])
+    with pytest.raises(DataError, match=r"has no splits: what is lost would be judged by what is learnt"):
+        module(own, general_file=str(table), rehearsal_file=str(table)).setup("fit")
+    with pytest.raises(ValueError, match=r"`rehearsal_file` has transcripts, and the task `binary` learns none"):
+        SpeechDataModule(str(own), rehearsal_file=str(table), task="binary", label_column="text")
+
+
 def test_general_speech_has_a_loader_with_its_transcripts(tmp_path: Path, module: Make) -> None:
     own = write_ours(tmp_path / "own", utterances(12, 6))
     general = write_set(tmp_path / "general", utterances(8, 4, seed=3))
