@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.export import ExportedProgram
 
 from lightning_transfer import export as forms
@@ -87,6 +88,9 @@ class SpeechForm(Form):
     def __init__(self, cli: TransferCLI, predictor: Predictor) -> None:
         super().__init__(cli, predictor)
         module = predictor.module
+        if getattr(module, "decoding", None) is not None:
+            rank_zero_warn("The exported file takes the best token of each frame: the lexicon is not exported.")
+            module.decoding = None
         self.facts = forms.speech_facts(module.card, predictor.schema, forms.speech_network_facts(module))
         self.threads = torch.get_num_threads()
         self.feature_difference = 0.0

@@ -2,6 +2,7 @@
 
 from lightning_transfer.modules.classification import ClassificationModule
 from lightning_transfer.modules.ctc import CTCModule
+from lightning_transfer.modules.ctc_beam import BeamSearch
 from lightning_transfer.modules.expanded_head import ExpandedHead
 from lightning_transfer.modules.expansion import expand_head
 from lightning_transfer.modules.few_shot import FewShotModule
@@ -14,6 +15,7 @@ from lightning_transfer.modules.transfer import TransferModule, read_checkpoint
 from lightning_transfer.modules.zero_shot import ZeroShotModule
 
 __all__ = [
+    "BeamSearch",
     "CTCModule",
     "ClassificationModule",
     "ExpandedHead",

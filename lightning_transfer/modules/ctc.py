@@ -18,6 +18,7 @@ from lightning_transfer.backbones.frames import freeze_feature_encoder, step_sec
 from lightning_transfer.backbones.sources import RANDOM
 from lightning_transfer.data.transcripts import CTCVocabulary
 from lightning_transfer.errors import BackboneError
+from lightning_transfer.modules.ctc_beam import BeamSearch, LexiconDecoder
 from lightning_transfer.modules.ctc_collapse import CollapseWatch
 from lightning_transfer.modules.ctc_decode import Heard, greedy_decode
 from lightning_transfer.modules.ctc_head import matching_tokens, start_head
@@ -61,6 +62,8 @@ class CTCModule(SpeechModule):
         feature_encoder: ``frozen`` keeps the convolutions over the waveform as pretrained, whatever a freezing
             schedule opens; ``open`` lets the schedule decide. Networks that take mel features have none.
         spec_augment: Masks over time and features while training; None for none.
+        decoding: Of test and prediction: None takes the best token of each frame; `BeamSearch` writes words of a
+            lexicon. It may be given later, to ``test`` and ``predict``. Validation takes the best tokens always.
         head_dropout: Share of features dropped before the linear layer.
         keep_source_head: See `TransferModule`; the head that is kept maps frames.
         lora: See `TransferModule`.
@@ -96,6 +99,7 @@ class CTCModule(SpeechModule):
         card: str | dict[str, Any] | None = None,
         feature_encoder: Literal["frozen", "open"] = "frozen",
         spec_augment: SpecAugment | None = None,
+        decoding: BeamSearch | None = None,
         head_dropout: float = 0.0,
         keep_source_head: bool = False,
         lora: LoraOptions | None = None,
@@ -120,6 +124,8 @@ class CTCModule(SpeechModule):
         )
         self.feature_encoder = feature_encoder
         self.spec_augment = SpecAugment.of(spec_augment)
+        self.decoding = BeamSearch.of(decoding)
+        self._decoder: LexiconDecoder | None = None
         if feature_encoder == "frozen":
             freeze_feature_encoder(self.encoder)
         self.vocabulary: CTCVocabulary | None = None
@@ -250,9 +256,13 @@ class CTCModule(SpeechModule):
             rank_zero_warn(f"{type(self).__name__}: {said}")
 
     def transcribe(self, batch: Batch) -> list[Transcript]:
-        """Return the best token of each frame as text, with the times of its words."""
+        """Return what was said, as ``decoding`` finds it, with the times of its words."""
         logits, lengths = self(batch.input)
-        return self._transcripts(batch, greedy_decode(logits, lengths, self._known_vocabulary))
+        if self.decoding is None:
+            return self._transcripts(batch, greedy_decode(logits, lengths, self._known_vocabulary))
+        if self._decoder is None:
+            self._decoder = LexiconDecoder(self.decoding, self._known_vocabulary)
+        return self._transcripts(batch, self._decoder(logits, lengths))
 
     def _transcripts(self, batch: Batch, heard: list[Heard]) -> list[Transcript]:
         second = self.encoder.steps_per_frame * step_seconds(self.card)
@@ -286,6 +296,7 @@ class CTCModule(SpeechModule):
             "backbone": self.card.name,
             "feature_encoder": self.feature_encoder,
             "spec_augment": None if self.spec_augment is None else self.spec_augment.to_dict(),
+            "decoding": None if self.decoding is None else self.decoding.to_dict(),
             "head_dropout": self.head_dropout,
             "lora": None if self.lora is None else self.lora.to_dict(),
         }

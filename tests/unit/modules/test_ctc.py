@@ -15,7 +15,7 @@ from lightning_transfer.callbacks import BackboneFreezeUnfreeze, DiscriminativeL
 from lightning_transfer.callbacks.exact_resume import ExactResume
 from lightning_transfer.data.transcripts import CTCVocabulary
 from lightning_transfer.errors import CheckpointError
-from lightning_transfer.modules import ClassificationModule, CTCModule, SpecAugment, TransferModule
+from lightning_transfer.modules import BeamSearch, ClassificationModule, CTCModule, SpecAugment, TransferModule
 from lightning_transfer.types import Batch, Schema
 from tests.unit.backbones.speech_toys import FAMILIES, TOKENS, save_ctc, sound
 from tests.unit.modules.speech_toys import (
@@ -55,6 +55,26 @@ def loaded(folder: Path, vocabulary: CTCVocabulary = PRETRAINED, **arguments: ob
     module.use_schema(schema_of(vocabulary))
     module.configure_model()
     return module
+
+
+def test_a_lexicon_rules_what_is_transcribed_and_travels_with_the_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("flashlight", reason="the extra `beam` is not installed")
+    words = sorted({word for text in TEXTS for word in text.split()})[:2]
+    module, plain = toy(decoding=BeamSearch(words, beam_size=20)).eval(), toy().eval()
+    batch = mel_batch()
+    free = [heard.text for heard in plain.transcribe(batch)]
+    bound = [heard.text for heard in module.transcribe(batch)]
+    assert any(bound)
+    assert {word for text in bound for word in text.split()} <= set(words)
+    assert free != bound
+    assert {word for text in free for word in text.split()} - set(words)
+    trainer = quiet_trainer()
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = TransferModule.from_checkpoint(tmp_path / "a.ckpt")
+    assert isinstance(again, CTCModule)
+    assert again.decoding == BeamSearch(words, beam_size=20)
+    assert [heard.text for heard in again.eval().transcribe(batch)] == bound
 
 
 @pytest.mark.parametrize("family", FAMILIES)
