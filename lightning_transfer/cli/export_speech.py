@@ -90,7 +90,7 @@ class SpeechForm(Form):
         module = predictor.module
         if getattr(module, "decoding", None) is not None:
             rank_zero_warn("The exported file takes the best token of each frame: the lexicon is not exported.")
-            module.decoding = None
+            setattr(module, "decoding", None)  # noqa: B010 - a module of any kind, to the type checker
         self.facts = forms.speech_facts(module.card, predictor.schema, forms.speech_network_facts(module))
         self.threads = torch.get_num_threads()
         self.feature_difference = 0.0

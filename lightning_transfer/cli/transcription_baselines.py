@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
 
 from lightning_transfer.cli.baselines import shows_bar
 from lightning_transfer.cli.scratch import train_scratch
@@ -23,11 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["other_recognisers", "piece_starts"]
 
+GREEDY = "greedy"
+"""Of a row, or the end of its name: the best token of each frame, where the model writes words of a lexicon."""
+
+
+class _Other(NamedTuple):
+    """A recogniser beside the one that is tested, what it is, and the seconds that it took to have it."""
+
+    module: Any
+    about: str
+    seconds: float
+
 
 def other_recognisers(cli: TransferCLI, places: Collection[int]) -> tuple[dict[str, RecogniserOutputs], bool]:
     """Run the recognisers that the options ask for on the records that the model was tested on.
 
-    What cannot be run keeps its row, with the reason in place of numbers.
+    What cannot be run keeps its row, with the reason in place of numbers. Where the model writes words of a lexicon,
+    each of them, and the model too, has a second row for the best tokens: the two are different results.
 
     Args:
         cli: After its trainer's ``test``.
@@ -38,10 +49,15 @@ def other_recognisers(cli: TransferCLI, places: Collection[int]) -> tuple[dict[s
     """
     rows: dict[str, RecogniserOutputs] = {}
     names: list[str] = cli.config_init["evaluation"].baselines
-    interrupted = False
+    interrupted, has_lexicon = False, getattr(cli.model, "decoding", None) is not None
+    if has_lexicon:
+        rows[GREEDY] = _greedily(cli, _Other(cli.model, "the same model", 0.0), places)
     for name in names:
         try:
-            rows[name] = (_pretrained if name == "pretrained" else _scratch)(cli, places)
+            found = _pretrained(cli) if name == "pretrained" else _scratch(cli)
+            rows[name] = _listened(cli, found, places)
+            if has_lexicon:
+                rows[f"{name}_{GREEDY}"] = _greedily(cli, found, places)
         except KeyboardInterrupt:
             rows[name], interrupted = RecogniserOutputs(None, "its training was interrupted"), True
         except Exception as error:  # whatever another recogniser runs into, the results of this one are there
@@ -69,7 +85,7 @@ def piece_starts(data: Any, records: Sequence[Record], heard: Sequence[Transcrip
     return found
 
 
-def _pretrained(cli: TransferCLI, places: Collection[int]) -> RecogniserOutputs:
+def _pretrained(cli: TransferCLI) -> _Other:
     """Run the backbone with its own head, as it was before adapting, writing in its own alphabet."""
     begin = time.perf_counter()
     module, given = cli.model, cli.resolved["model"]
@@ -90,8 +106,7 @@ def _pretrained(cli: TransferCLI, places: Collection[int]) -> RecogniserOutputs:
     twin.configure_model()
     if not getattr(twin, "head_is_pretrained", True):
         raise TransferError(f"`{given['backbone']}` comes without a head that writes, so it cannot be judged as it is")
-    heard = _listen(cli, twin, places)
-    return RecogniserOutputs(heard, "the backbone with its own head, before adapting", time.perf_counter() - begin)
+    return _Other(twin, "the backbone with its own head, before adapting", time.perf_counter() - begin)
 
 
 def _own_schema(twin: Any, schema: Schema) -> Schema:  # noqa: ANN401 - a module of speech
@@ -105,14 +120,25 @@ def _own_schema(twin: Any, schema: Schema) -> Schema:  # noqa: ANN401 - a module
     return replace(schema, classes=vocabulary.tokens, preprocessing=preprocessing)
 
 
-def _scratch(cli: TransferCLI, places: Collection[int]) -> RecogniserOutputs:
+def _scratch(cli: TransferCLI) -> _Other:
     """Train the same network from random weights on the same split, with a rate of its own."""
     found = train_scratch(cli, show_progress=shows_bar(cli))
-    return RecogniserOutputs(_listen(cli, found.module, places), found.description, found.seconds)
+    return _Other(found.module, found.description, found.seconds)
 
 
-def _listen(cli: TransferCLI, module: nn.Module, places: Collection[int]) -> list[Transcript]:
-    data, device = cli.datamodule, cli.trainer.strategy.root_device
+def _listened(cli: TransferCLI, other: _Other, places: Collection[int]) -> RecogniserOutputs:
+    """Run it on the records, and add the time to what it took."""
+    data, device, begin = cli.datamodule, cli.trainer.strategy.root_device, time.perf_counter()
     loader = data.ordered_dataloader("test", only=places)
-    heard = collect_transcripts(module, loader, device, shows_bar(cli))  # type: ignore[arg-type] # it transcribes
-    return join_transcripts(heard, piece_starts(data, data.records_for("test"), heard))
+    pieces = collect_transcripts(other.module, loader, device, shows_bar(cli))
+    heard = join_transcripts(pieces, piece_starts(data, data.records_for("test"), pieces))
+    return RecogniserOutputs(heard, other.about, other.seconds + time.perf_counter() - begin)
+
+
+def _greedily(cli: TransferCLI, other: _Other, places: Collection[int]) -> RecogniserOutputs:
+    """Run it without its lexicon."""
+    decoding, other.module.decoding = other.module.decoding, None
+    try:
+        return _listened(cli, other._replace(about=f"{other.about}, the best token of each frame"), places)
+    finally:
+        other.module.decoding = decoding

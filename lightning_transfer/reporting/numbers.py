@@ -17,6 +17,9 @@ BASELINES = {
     "scratch": "from scratch",
     "unet": "plain U-Net from scratch",
     "pretrained": "before adapting",
+    "greedy": "without the lexicon",
+    "pretrained_greedy": "before adapting, without the lexicon",
+    "scratch_greedy": "from scratch, without the lexicon",
 }
 """What a reader should read for the name of a baseline."""
 

@@ -94,8 +94,8 @@ def test_pooled_rates_and_differences_are_over_words() -> None:
     before = {0: {"general": [row._replace(errors=row.errors / 2) for row in rows], "digits": rows}}
     assert risen(after, before).startswith("0.110")
     assert risen({0: {"digits": rows}}, before) == risen(after, {}) == ""
-    assert ratio(after, {0: {"digits": [Words("a", 10, 5.0)]}}) == "0.44"
-    assert ratio(after, {1: {"digits": rows}}) == ""
+    assert ratio(after, {0: {"digits": [Words("a", 10, 5.0)]}}, "digits") == "0.44"
+    assert ratio(after, {1: {"digits": rows}}, "digits") == ""
 
 
 class Recipe:
@@ -125,7 +125,11 @@ class Recipe:
         names = {row["speaker"] for row in fsdd.read(table) if row["split"] == "test"}
         value = {"probe": 0.4, "gradual": 0.1, "full": 0.2}[run.name.partition("-")[0]]
         rates = {"general m1": 0.5, "general f1": 0.3} if general else dict.fromkeys(sorted(names), value)
-        baseline = {"scratch": 3.0} if "--evaluation.baselines=[scratch]" in words else {"pretrained": 0.5}
+        name, times = ("scratch", 3.0) if "--evaluation.baselines=[scratch]" in words else ("pretrained", 0.5)
+        baseline = {name: times}
+        if any(word.startswith("--model.decoding.lexicon=[") for word in words):
+            # Without the lexicon all have twice as many errors.
+            baseline = {"greedy": 2.0, name: times, f"{name}_greedy": 2 * times}
         (self.root / place / "evaluation.json").write_text(json.dumps(judged(rates, **baseline)))
         return Ran(f"Written: {place}/predictions.jsonl\nRun folder: {run}\n", 50.0, 800.0, 70.0)
 
@@ -151,18 +155,19 @@ def test_all_parts_are_run_once_and_the_tables_say_so(
     assert recipe.calls[6][1].startswith("runs/gradual")
     assert "--evaluation.scratch.learning_rates=[0.0003, 0.001, 0.003]" in recipe.calls[6]
     tables = [line for line in first.splitlines() if line.startswith("|")]
-    assert tables[0] == "| WER of a speaker | george | jackson | theo | yweweler | mean |"
-    assert tables[2:6] == [
-        f"| {BEFORE} | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 |",
-        "| probe | 0.400 | 0.400 | 0.400 | 0.400 | 0.400 |",
-        "| gradual | 0.100 | 0.100 | 0.100 | 0.100 | 0.100 |",
-        "| scratch | 0.300 | 0.300 | 0.300 | 0.300 | 0.300 |",
-    ]
-    rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in tables[8:]}
-    assert rows["gradual"] == ["gradual", "2", "0.100 (0.100 to 0.100)", "0.100 [0.100, 0.100]", "0.33", "0.400",
-                               "0.200 [0.150, 0.250]", "100", "180", "900"]  # fmt: skip
-    assert rows[BEFORE][5] == "0.200"
-    assert rows["scratch"][3] == "0.300 [0.300, 0.300]"
+    assert tables[0] == "| WER of a speaker, best letters | george | jackson | theo | yweweler | mean |"
+    assert tables[6] == "| WER of a speaker, of ten words | george | jackson | theo | yweweler | mean |"
+    values = {BEFORE: 0.2, "probe": 0.4, "gradual": 0.1, "scratch": 0.3}
+    for first_row, times in ((2, 2), (8, 1)):
+        for row, (way, value) in enumerate(values.items(), first_row):
+            assert tables[row] == f"| {way} {f'| {times * value:.3f} ' * 5}|"
+    rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in tables[14:]}
+    assert rows["gradual"] == [
+        "gradual", "2", "0.200 (0.200 to 0.200)", "0.200 [0.200, 0.200]", "0.33", "0.100 (0.100 to 0.100)",
+        "0.100 [0.100, 0.100]", "0.33", "0.400", "0.200 [0.150, 0.250]", "100", "180", "900",
+    ]  # fmt: skip
+    assert rows[BEFORE][8] == "0.200"
+    assert rows["scratch"][6] == "0.300 [0.300, 0.300]"
     fsdd.main()
     assert len(recipe.calls) == 14
     assert capsys.readouterr().out.splitlines() == [line for line in first.splitlines() if ", pair " not in line]
@@ -190,7 +195,7 @@ def test_rehearsed_is_full_with_general_speech_that_no_test_reads(
     (_, judged_count), (_, _, seed, split) = asked
     assert judged_count == 600
     assert (seed != fsdd._GENERAL_SEED, split) == (True, "train")
-    assert "| rehearsed | 1 | 0.200 (0.200 to 0.200) |" in capsys.readouterr().out
+    assert "| rehearsed | 1 | 0.400 (0.400 to 0.400) |" in capsys.readouterr().out
 
 
 def test_from_scratch_needs_a_run_of_its_pair(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +223,8 @@ def test_two_tiny_runs(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     printed = capsys.readouterr().out
     for way in (BEFORE, "probe", "scratch"):
         assert f"| {way} | 1 |" in printed
-    assert "| WER of a speaker | theo | yweweler | mean |" in printed
+    for kind in ("best letters", "of ten words"):
+        assert f"| WER of a speaker, {kind} | theo | yweweler | mean |" in printed
     stored = json.loads((data / "out" / "speaker" / "probe-2.json").read_text())
     assert stored["cost"]["cpu_seconds"] > 1
     assert np.isfinite(stored["cost"]["megabytes"])

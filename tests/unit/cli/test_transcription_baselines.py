@@ -74,6 +74,19 @@ def test_a_network_that_cannot_write_has_a_reason_in_place_of_numbers(
     assert reason in done.out
 
 
+def test_with_a_lexicon_each_recogniser_is_judged_without_it_too(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, without = judged(plain, tmp_path / "without", capsys)
+    done, metrics = judged(plain, tmp_path / "with", capsys, "--model.decoding", "zzz")
+    assert done.code == 0, done.err
+    assert metrics["wer"]["value"] == metrics["wer_of_pretrained"]["value"] == 1.0
+    assert metrics["wer_of_greedy"]["value"] == without["wer"]["value"]
+    assert metrics["wer_of_pretrained_greedy"]["value"] == without["wer_of_pretrained"]["value"]
+    assert metrics["cer_of_greedy"]["value"] != metrics["cer"]["value"]
+    assert not any("greedy" in name for name in without)
+
+
 def test_scratch_that_cannot_be_trained_loses_no_result(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

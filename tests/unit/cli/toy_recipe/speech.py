@@ -132,6 +132,7 @@ class ToyRecogniser(LightningModule):
         weights: ``random``, or what stands for pretrained weights.
         card: Values of a card.
         own_vocabulary: Whether the pretrained network can write.
+        decoding: A lexicon of one word, which is then all that it writes.
         optimizer: Called with the parameters.
     """
 
@@ -144,6 +145,7 @@ class ToyRecogniser(LightningModule):
         weights: str | None = None,
         card: str | dict[str, Any] | None = None,
         own_vocabulary: bool = True,
+        decoding: str | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=0.03),
     ) -> None:
         super().__init__()
@@ -159,6 +161,7 @@ class ToyRecogniser(LightningModule):
         self.schema: Schema | None = None
         self.calibration = Calibration()
         self.run_config: dict[str, Any] = {}
+        self.decoding = decoding
         self._optimizer = optimizer
         self.test_outputs: list[Transcript] = []
 
@@ -177,7 +180,7 @@ class ToyRecogniser(LightningModule):
             nn.init.zeros_(self.head.bias)
 
     def rebuild_arguments(self) -> dict[str, Any]:
-        return {"backbone": self.card.name, "own_vocabulary": self.own_vocabulary}
+        return {"backbone": self.card.name, "own_vocabulary": self.own_vocabulary, "decoding": self.decoding}
 
     def forward(self, input: Mapping[str, Tensor]) -> Tensor:
         assert self.head is not None
@@ -200,7 +203,7 @@ class ToyRecogniser(LightningModule):
         found = []
         lengths = batch.input["attention_mask"].sum(1).tolist()
         for place, values, ids, length in zip(batch.index.tolist(), *best, lengths, strict=True):
-            text = VOCABULARY.decode(ids[:length].tolist())
+            text = self.decoding or VOCABULARY.decode(ids[:length].tolist())
             sure = float(values[:length].mean().exp())
             found.append(Transcript(place, text, sure, length * FRAME, "" if text else "only blanks"))
         return found
