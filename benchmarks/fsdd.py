@@ -38,7 +38,7 @@ WAYS = ("probe", "gradual", "full", "rehearsed", "scratch")
 BEFORE = "before adapting"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Nothing at all costs a path little, and each recording has a word. Of 0, 2, 4 and 8 on validation takes of one fit.
-_WORD_SCORE = 4.0
+_WORD_SCORE = 2.0
 COLUMNS = ("path", "text", "speaker", "accent", "gender", "split")
 _LAST_VALIDATION_TAKE = 4
 # Of general sentences to be judged by, and of their draw: one that neither the pretraining nor the demo has.

@@ -1,21 +1,21 @@
 """Make `embedded/speech_ctc_tiny`, the small speech recogniser that ships with this package, from nothing.
 
 A `Wav2Vec2BertModel` of 3.0 M parameters with a character CTC head learns from synthetic speech alone: general English
-sentences (`recipes.speech.sentences`) in ONE accent, American. espeak-ng speaks one half (``en-us``, 83 variants of its
-voice, whose sound is computed from formants), Flite the other (`benchmarks.flite_speech`: three people's voices, made
-of recordings), both at many rates and pitches, with noise, room, equaliser, 8 kHz, mu-law and uneven changes of speed.
+sentences (`recipes.speech.sentences`) in ONE accent, American, from three synthesisers: espeak-ng (``en-us``, 83
+variants of its voice, computed from formants), Flite (`benchmarks.flite_speech`: three people's voices, made of
+recordings), and, with ``--pool``, half of all, Kokoro (`benchmarks.kokoro_speech`: a neural network's many voices and
+their mixtures). All at many rates and pitches, with noise, room, equaliser, 8 kHz, mu-law and uneven changes of speed.
 Each round speaks new sentences and learns them three times, each time with other disturbances. With espeak-ng alone,
 real digits and Flite's sentences stayed foreign to it (`benchmarks/README.md`).
 
-    python -m benchmarks.pretrain_speech [--out DIR] [--minutes 60] [--steps N]
+    python -m benchmarks.pretrain_speech [--out DIR] [--pool DIR] [--minutes 60] [--steps N]
     python -m benchmarks.pretrain_speech --evaluate FILE [--fsdd ../shared/data/fsdd]
 
 A file named ``decay`` in DIR begins the last phase (the rate falls to nothing) at the next step; DIR holds the last
-weights, and a log. ``--resume`` goes on from them. Weights are averaged over steps (EMA 0.998) and stored as
-16-bit floats. One process on one core: some 25 seconds of audio a CPU second, speaking and judging included. The file
-that ships took 18,100 steps (56 hours heard) in stretches, of which only the last had all that is here;
-`benchmarks/README.md` says how it was made and how well it hears. A run anew gives weights of the same kind, not the
-same ones.
+weights, and a log. ``--resume`` goes on from them, ``--start FILE`` from other weights. Weights are averaged over steps
+(EMA 0.998) and stored as 16-bit floats. One process on one core: some 25 seconds of audio a CPU second, speaking and
+judging included. The file that ships was made in stretches, of which only the last had all that is here;
+`benchmarks/README.md` says how, and how well it hears. A run anew gives weights of the same kind, not the same ones.
 """
 
 from __future__ import annotations
@@ -303,8 +303,14 @@ def word_error_rate(model: Recogniser, utterances: Sequence[Utterance], bank: Fi
     return float(jiwer.wer([item.text for item in utterances], heard))
 
 
-def export(weights: Path, folder: Path) -> Path:
-    """Copy the weights and write the card beside them, as `load_backbone` reads both."""
+def export(weights: Path, folder: Path, before: tuple[float, int] = (0.0, 0)) -> Path:
+    """Copy the weights and write the card beside them, as `load_backbone` reads both.
+
+    Args:
+        weights: Of a run, with its log beside them.
+        folder: Where to.
+        before: Hours heard and steps taken by the weights that the run began with.
+    """
     from transformers import SeamlessM4TFeatureExtractor
 
     model = read_weights(weights)
@@ -321,7 +327,7 @@ def export(weights: Path, folder: Path) -> Path:
         "num_features": NETWORK["hidden_size"],
         "num_parameters": sum(value.numel() for value in model.backbone.parameters()),
         "pooling": "mean",
-        "pretraining": _pretraining(weights.parent / "log.jsonl"),
+        "pretraining": _pretraining(weights.parent / "log.jsonl", *before),
         "processor": {
             "feature_extractor": SeamlessM4TFeatureExtractor().to_dict(),
             "vocabulary": {"tokens": list(TOKENS), "blank": TOKENS[0], "word_delimiter": "|", "unknown": None},
@@ -333,18 +339,19 @@ def export(weights: Path, folder: Path) -> Path:
     return folder / f"{NAME}.yaml"
 
 
-def _pretraining(log: Path) -> str:
+def _pretraining(log: Path, hours: float, steps: int) -> str:
     last = json.loads(log.read_text().splitlines()[-1])
     words = len(lexicon().everything)
     return (
-        f"{last['heard_hours']:.1f} hours of synthetic speech ({last['step']} steps; about {PASSES} passes over each"
-        " utterance, each time disturbed anew), all in American English: espeak-ng, accent en-us,"
-        f" {len(TRAINING_VOICES)} variants of its voice, 105 to 260 words a minute, pitch 12 to 89; and Flite, voices"
-        f" {', '.join(flite_speech.VOICES)}, which are made of recordings of three people. No other recording of any"
-        " person. Single words, spoken numbers, words in no order and template sentences over"
-        f" {words} everyday English words. Disturbed by noise (5 to 40 dB), rooms, equalisers, 8 kHz and mu-law, so"
-        " telephone lines are not new to it, and by changes of pitch, tempo and resonances, by up to 0.3. Made by"
-        " benchmarks/pretrain_speech.py."
+        f"{hours + last['heard_hours']:.1f} hours of synthetic speech ({steps + last['step']} steps; about {PASSES}"
+        " passes over each utterance, more over Kokoro's, each time disturbed anew), in American English: espeak-ng,"
+        f" accent en-us, {len(TRAINING_VOICES)} variants of its voice, 105 to 260 words a minute, pitch 12 to 89;"
+        f" Flite, voices {', '.join(flite_speech.VOICES)}, which are made of recordings of three people; and Kokoro-82M"
+        " (Apache-2.0), a neural synthesiser, its American voices and mixtures of them with its British and foreign"
+        " ones, by American phonemes. No recording of any person. Single words, spoken numbers, words in no order and"
+        f" template sentences over {words} everyday English words. Disturbed by noise (5 to 40 dB), rooms, equalisers,"
+        " 8 kHz and mu-law, so telephone lines are not new to it, and by changes of pitch, tempo and resonances, by up"
+        " to 0.3. Made by benchmarks/pretrain_speech.py."
     )
 
 
@@ -387,6 +394,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--pool", type=Path, metavar="DIR", help="speech of `benchmarks.kokoro_speech`: half of all")
     parser.add_argument("--resume", action="store_true", help="go on from the weights in --out")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="no training: write what the run in --out has")
+    parser.add_argument(
+        "--before", nargs=2, metavar=("HOURS", "STEPS"), default=(0, 0), help="of --start, for the card"
+    )
     parser.add_argument("--evaluate", type=Path, metavar="FILE", help="no training: judge these weights")
     parser.add_argument("--fsdd", type=Path, help="folder of the Free Spoken Digit Dataset, to judge by it too")
     found = parser.parse_args(args)
@@ -397,7 +407,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if found.export is None:
         found.out.mkdir(parents=True, exist_ok=True)
         Pretraining(found).run()
-    print(export(found.out / f"{NAME}.safetensors", found.export or found.out / "embedded"))
+    before = float(found.before[0]), int(found.before[1])
+    print(export(found.out / f"{NAME}.safetensors", found.export or found.out / "embedded", before))
 
 
 if __name__ == "__main__":
