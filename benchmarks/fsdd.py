@@ -246,7 +246,8 @@ def words_of(judged: Mapping[str, Any], baseline: str | None) -> list[Words]:
         if rate is None:
             raise SystemExit(f"No WER of `{baseline}` for speaker `{item['speaker']}`: {judged['descriptions']}")
         found.append(Words(item["speaker"], count, rate * count))
-    return found
+    # A test puts the worst first, which are others in each run.
+    return sorted(found)
 
 
 def rate(rows: Sequence[Words]) -> str:

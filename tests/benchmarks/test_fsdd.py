@@ -82,6 +82,7 @@ def test_errors_are_those_of_each_speaker() -> None:
     found = words_of(judged({"a": 0.25, "b": 1.5}, scratch=2.0), None)
     assert found == [Words("a", 20, 5.0), Words("b", 20, 30.0)]
     assert words_of(judged({"a": 0.25}, scratch=2.0), "scratch") == [Words("a", 20, 10.0)]
+    assert [item.speaker for item in words_of(judged({"b": 0.5, "a": 0.25}), None)] == ["a", "b"]
     with pytest.raises(SystemExit, match="No WER of `pretrained` for speaker `a`"):
         words_of(judged({"a": 0.25}), "pretrained")
 
