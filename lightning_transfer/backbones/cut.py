@@ -146,7 +146,7 @@ class Cut:
         finally:
             for handle in handles:
                 handle.remove()
-        return [tensor.detach() for name in self.layers for tensor in Form.split(found[name])]
+        return [tensor for name in self.layers for tensor in Form.split(found[name])]
 
     def suffix(self, backbone: nn.Module, kept: Activations, **options: Any) -> Any:  # noqa: ANN401
         """Return what the backbone gives, from what was kept of its input.

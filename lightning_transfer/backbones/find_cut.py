@@ -104,7 +104,7 @@ def find_cut(
         for candidate in candidates[:_TRIES]:
             cut = _cut_at(candidate, calls, reads, input, weighted, rows)
             tried.append(candidate.name)
-            if cut is not None and _holds(cut, backbone, input, whole, calls):
+            if cut is not None and _holds(cut, backbone, input, whole) and not _learns(cut, backbone, input, trains):
                 return cut
     if not candidates:
         raise BackboneError(
@@ -236,7 +236,7 @@ def _cut_at(
     )
 
 
-def _holds(cut: Cut, backbone: nn.Module, input: Any, whole: Any, calls: Sequence[_Call]) -> bool:  # noqa: ANN401
+def _holds(cut: Cut, backbone: nn.Module, input: Any, whole: Any) -> bool:  # noqa: ANN401
     """Tell whether the second half, given the first one's outputs and NaN else, gives what the network gave."""
     kept = activations_of(cut, cut.prefix(backbone, input), input)
     try:
@@ -245,6 +245,19 @@ def _holds(cut: Cut, backbone: nn.Module, input: Any, whole: Any, calls: Sequenc
         return False  # code between the layers does not take what stands in
     ours, theirs = Form.split(again), Form.split(whole)
     return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+
+
+def _learns(cut: Cut, backbone: nn.Module, input: Any, trains: Collection[int]) -> bool:  # noqa: ANN401
+    """Tell whether a parameter that trains has a say in the first half: its gradient from there would be lost."""
+    flags = {value: value.requires_grad for value in backbone.parameters()}
+    try:
+        for value in flags:
+            value.requires_grad_(id(value) in trains and value.is_floating_point())
+        with torch.enable_grad():
+            return any(tensor.requires_grad for tensor in cut.prefix(backbone, input))
+    finally:
+        for value, flag in flags.items():
+            value.requires_grad_(flag)
 
 
 def _alike(ours: Tensor, theirs: Tensor) -> bool:

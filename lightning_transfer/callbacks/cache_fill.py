@@ -114,7 +114,8 @@ def probe_cut(trainer: Trainer, module: Any, split: Split, trains: Collection[in
     items = [item for batch in split.batches(_lengths(trainer, split), None) for item in batch]
     chosen = [items[0], items[-1]] if len(items) > 1 else items
     keys = split.keys(chosen, 0)
-    batch = _moved(trainer, split.collate(keys))
+    # Loaded before the context, which may change the dtype of what augmentations draw.
+    batch, *alone = [_moved(trainer, split.collate(some)) for some in (keys, *([key] for key in keys))]
     with evaluating(module), trainer.precision_plugin.forward_context():
         reads = [name for name in module.read_layers]
         try:
@@ -122,8 +123,8 @@ def probe_cut(trainer: Trainer, module: Any, split: Split, trains: Collection[in
         except BackboneError as error:
             raise CacheRefusedError(str(error).rstrip(".")) from error
         writer = ActivationWriter(None, memory_limit=float("inf"), size_limit=float("inf"))
-        for number, key in enumerate(keys):
-            layout, tensors = _kept(cut, module.backbone, module, _moved(trainer, split.collate([key])), split)
+        for number, one in enumerate(alone):
+            layout, tensors = _kept(cut, module.backbone, module, one, split)
             writer.add([number], tensors)
         files = ActivationFiles([writer.finish({})])
         stored = StoredBatches(files, layout, lambda _: None, lambda item: item)

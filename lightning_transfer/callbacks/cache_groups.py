@@ -89,7 +89,8 @@ class RunGroups:
             return f"all {self.total} layer groups train"
         left = self.end - epoch
         if left < min_epochs:
-            return f"{left:g} epochs are left, and running the frozen layers once for all pays from {min_epochs:g} on"
+            said = "1 epoch is" if left == 1 else f"{left:g} epochs are"
+            return f"{said} left, and running the frozen layers once for all pays from {min_epochs:g} on"
         return f"no layer group stays frozen for {min_epochs:g} epochs more"
 
 

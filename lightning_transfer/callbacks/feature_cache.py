@@ -88,7 +88,8 @@ class FeatureCache(Callback):
             share it. None: memory, and past its limit files in the run's folder, removed with the fit.
         memory_limit: Gigabytes of activations that are kept in memory.
         disk_limit: Gigabytes that may be kept at all.
-        min_epochs: Epochs that a part must stay frozen for; the first of them costs the pass.
+        min_epochs: Epochs that a part must stay frozen for; the first of them costs the pass. Each further view, and
+            ``limit_train_batches``, ask for more.
         fold_batchnorm: Fold BatchNorm into the convolutions for that pass: faster, equal to about 1e-5.
 
     Raises:
@@ -134,7 +135,6 @@ class FeatureCache(Callback):
         self.fold_batchnorm = fold_batchnorm
         self._active: _Active | None = None
         self._epoch = -1
-        self._said = ""
 
     @property
     def cut(self) -> Cut | None:
@@ -143,7 +143,7 @@ class FeatureCache(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start each fit clean; refuse an order of callbacks in which the stage would be known too late."""
-        self._epoch, self._said = -1, ""
+        self._epoch = -1
         callbacks: list[Any] = list(trainer.callbacks)  # type: ignore[attr-defined]
         later = [item for item in callbacks[callbacks.index(self) :] if isinstance(item, BackboneFreezeUnfreeze)]
         if later and stage == "fit" and self.when != "never":
@@ -228,12 +228,14 @@ class FeatureCache(Callback):
         if self.when == "never" or epoch == self._epoch:
             return
         first, self._epoch = self._epoch < 0, epoch
+        news = first
         if self._active is not None:
             ended = self._why_ended(trainer, module)
             if not ended:
                 return
             self._release(module)
             self._say(f"epoch {epoch}: {ended}: back to the inputs.")
+            news = True
         try:
             with isolated_rng():
                 self._begin(trainer, module)
@@ -242,7 +244,8 @@ class FeatureCache(Callback):
                 raise MisconfigurationException(
                     f"`FeatureCache(when='always')` keeps nothing: {error}. Mend it, or use `when='auto'`."
                 ) from error
-            self._say(f"not used: {error}.")
+            if news:  # in later epochs it is the same, or that fewer epochs are left
+                self._say(f"not used: {error}.")
 
     def _begin(self, trainer: Trainer, module: Any) -> None:  # noqa: ANN401 - a TransferModule
         """Choose what to keep, fill the cache, and put it in the place of the inputs.
@@ -303,9 +306,9 @@ class FeatureCache(Callback):
         return [split for split in found if len(split.items)]
 
     def _needed(self, trainer: Trainer, splits: list[Split]) -> float:
-        """Return the epochs from which on a pass pays: more where an epoch is limited to a part of the batches."""
-        whole = max(1, len(splits[0].loader)) * splits[0].views
-        return self.min_epochs * max(1.0, whole / max(1.0, float(trainer.num_training_batches)))
+        """Return the epochs from which on it pays: as many more as it takes of them to run all items, in all views."""
+        share = max(1, len(splits[0].loader)) / max(1.0, float(trainer.num_training_batches))
+        return self.min_epochs + math.ceil(splits[0].views * max(1.0, share)) - 1
 
     def _why_ended(self, trainer: Trainer, module: Any) -> str:  # noqa: ANN401 - a TransferModule
         """Say why what is kept is of no use in this epoch; empty if it is."""
@@ -348,9 +351,7 @@ class FeatureCache(Callback):
                 folder.parent.rmdir()
 
     def _say(self, text: str) -> None:
-        if text != self._said:
-            rank_zero_info(f"FeatureCache: {text}")
-        self._said = text
+        rank_zero_info(f"FeatureCache: {text}")
 
 
 def _versions(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
