@@ -1,4 +1,7 @@
-"""Callbacks for any LightningModule: what is frozen, at what rate each layer learns, and what is forgotten."""
+"""Callbacks for any LightningModule: what is frozen, at what rate each layer learns, and what is forgotten.
+
+`FeatureCache` works with a `TransferModule` and datamodules of ours.
+"""
 
 from __future__ import annotations
 
