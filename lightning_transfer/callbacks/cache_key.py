@@ -71,26 +71,17 @@ def hash_records(records: Iterable[Record], items: Sequence[int] | None = None) 
     return digest.hexdigest()
 
 
-def cache_key(
-    backbone: nn.Module,
-    cut: Cut,
-    *,
-    data: str,
-    facts: Mapping[str, Any],
-) -> str:
-    """Return the name of a cache: the hash of the first half's weights and buffers, the data, and whatever else counts.
+def cache_key(cut: Cut, *, weights: str, data: str, facts: Mapping[str, Any]) -> str:
+    """Return the name of a cache: the hash of all that it depends on.
 
     Args:
-        backbone: Of which the cut was found.
-        cut: Where it is cut.
+        cut: Of the backbone.
+        weights: Hash of `prefix_tensors`.
         data: As `hash_records` returned it.
         facts: Plain values: preprocessing, dtype, views, precision.
     """
-    digest = hashlib.sha256()
-    said = {"layers": cut.layers, "data": data, "torch": torch.__version__, **facts}
-    digest.update(json.dumps(said, sort_keys=True, default=str).encode())
-    digest.update(hash_tensors(prefix_tensors(backbone, cut)).encode())
-    return digest.hexdigest()[:32]
+    said = {"layers": cut.layers, "weights": weights, "data": data, "torch": torch.__version__, **facts}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _token(part: Any) -> bytes:  # noqa: ANN401 - a path, a text, an array, a part of a file

@@ -88,6 +88,7 @@ class CachePlace:
         module: Any,  # noqa: ANN401 - a TransferModule
         probe: Probe,
         splits: Sequence[Split],
+        weights: str,
         facts: Mapping[str, Any],
         folders: list[Path],
     ) -> list[StoredBatches]:
@@ -98,6 +99,7 @@ class CachePlace:
             module: As the probe saw it.
             probe: Of its backbone.
             splits: To be run.
+            weights: Hash of those before the cut.
             facts: Plain values that the content depends on, besides weights and records.
             folders: Those that are made for this run alone are added, so that they are removed after it.
 
@@ -112,7 +114,7 @@ class CachePlace:
             said = {**facts, "dtype": self.dtype, "views": split.views, "seed": split.seed if split.views > 1 else 0}
             said["folded"] = self.fold_batchnorm
             data = hash_records(split.dataset.records, split.items)
-            key = cache_key(module.backbone, probe.cut, data=data, facts=said)
+            key = cache_key(probe.cut, weights=weights, data=data, facts=said)
             there = ActivationFiles.open(base / key, key) if self.folder is not None else None
             if not trainer.strategy.reduce_boolean_decision(there is not None, all=True):
                 if self.folder is None:

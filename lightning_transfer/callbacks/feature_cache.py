@@ -275,8 +275,8 @@ class FeatureCache(Callback):
         datasets = [split.dataset for split in splits]
         self._active = _Active(probe.cut, frozen, datasets, parameters, _versions(kept), hash_tensors(kept))
         try:
-            facts = _facts(trainer, module)
-            stored = self._place.fill_all(trainer, module, probe, splits, facts, self._active.folders)
+            said = (self._active.content, _facts(trainer, module), self._active.folders)
+            stored = self._place.fill_all(trainer, module, probe, splits, *said)
         except BaseException:
             self._release(module)
             raise

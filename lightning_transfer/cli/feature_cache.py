@@ -50,6 +50,10 @@ def add_cache(callbacks: list[Any], when: CacheFeatures) -> None:
 
 
 def cache_notes(trainer: Trainer, module: LightningModule) -> list[str]:
-    """Return what a plan says of the cache."""
+    """Return what a plan says of the cache; the loaders of validation are set up as the fit loop does it."""
     callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    if trainer.val_dataloaders is None and trainer.limit_val_batches != 0:
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        trainer.training = True
     return [text for item in callbacks if isinstance(item, FeatureCache) for text in item.plan(trainer, module)]

@@ -28,5 +28,5 @@ def test_it_is_added_behind_the_others() -> None:
 
 
 def test_a_plan_without_cache_says_so() -> None:
-    trainer = SimpleNamespace(callbacks=[FeatureCache("never")])
+    trainer = SimpleNamespace(callbacks=[FeatureCache("never")], val_dataloaders=[])
     assert cache_notes(trainer, None) == ["Feature cache: off"]  # type: ignore[arg-type]
