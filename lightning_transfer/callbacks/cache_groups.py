@@ -49,9 +49,11 @@ class RunGroups:
         end = _end(trainer)
         if freezers:
             freezer = freezers[0]
-            found = freezer.depth_map or resolve_depth(
-                module, backbone=freezer.backbone, head=freezer.head, layer_groups=freezer.layer_groups
-            )
+            given = {"backbone": freezer.backbone, "head": freezer.head, "layer_groups": freezer.layer_groups}
+            try:
+                found = freezer.depth_map or resolve_depth(module, **given)  # type: ignore[arg-type]
+            except ValueError as error:
+                raise CacheRefusedError(str(error).rstrip(".")) from error
             total = len(found.groups)
             return cls(found, total, lambda epoch: freezer.most_open(trainer, epoch, total), end)
         depth_map = _resolve(module)

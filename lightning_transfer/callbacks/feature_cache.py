@@ -169,12 +169,6 @@ class FeatureCache(Callback):
                 "the begin of an epoch, or leave `FeatureCache` out (`cache_features: never`)."
             )
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the cache where weights before the cut are others by now, as after interpolating."""
-        if self._active is not None and not self._is_same(pl_module):
-            self._release(pl_module)
-            self._say("weights before the cut have changed: back to the inputs.")
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the module its inputs back, and remove what was kept for this fit alone."""
         self._release(pl_module)
@@ -281,6 +275,7 @@ class FeatureCache(Callback):
             self._release(module)
             raise
         for dataset, batches in zip(datasets, stored, strict=True):
+            batches.is_current = lambda: self._is_same(module)
             dataset.stored = batches
         module.cut = probe.cut
         size = sum(batches.files.nbytes for batches in stored)
@@ -335,8 +330,10 @@ class FeatureCache(Callback):
         versions = _versions(tensors)
         if versions == active.versions:
             return True
-        active.versions = versions
-        return hash_tensors(tensors) == active.content
+        if hash_tensors(tensors) != active.content:
+            return False
+        active.versions = versions  # written to, with the same numbers
+        return True
 
     def _release(self, module: Any) -> None:  # noqa: ANN401 - a TransferModule
         active, self._active = self._active, None

@@ -18,7 +18,8 @@ class RecordLoader(DataLoader[Any]):
     """A DataLoader that takes its batches from a cache while there is one, in this process, and else from its data.
 
     What is drawn, in which order, and what is left out, is the sampler's affair in both cases. Whether there is a cache
-    is asked when the first batch is.
+    is asked when the first batch is, and whether it is still that of the weights as they are: whoever changes these
+    between two passes, as mixing does, gets its inputs.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # a generator, not the class that torch names
@@ -32,7 +33,7 @@ class RecordLoader(DataLoader[Any]):
         """Return the batches of the cache, without the first ones; None where there is none."""
         dataset, items = record_dataset(self.dataset)
         stored: StoredBatches | None = getattr(dataset, "stored", None)
-        if stored is None or self.batch_sampler is None:
+        if stored is None or self.batch_sampler is None or not stored.is_current():
             return None
         drawn = (
             [key if items is None else items[key] for key in keys]

@@ -76,6 +76,7 @@ class StoredBatches:
         targets: Of a list of items, where they are not stored.
         places: What each item says of its place.
         views: Stored views of each item; the seed that a sampler draws chooses one.
+        is_current: Tells whether what was kept is what the network would give now.
     """
 
     def __init__(
@@ -85,9 +86,11 @@ class StoredBatches:
         targets: Callable[[Sequence[int]], Tensor | None],
         places: Callable[[int], Any],
         views: int = 1,
+        is_current: Callable[[], bool] = lambda: True,
     ) -> None:
         self.files = files
         self.layout = layout
+        self.is_current = is_current
         self._targets = targets
         self._places = places
         self._views = views

@@ -314,6 +314,31 @@ def test_weights_that_other_code_changes_end_the_cache(tmp_path: Path, caplog: p
     assert "epoch 1: weights before the cut have changed: back to the inputs." in caplog.text
 
 
+def test_a_validation_with_other_weights_reads_its_inputs(tmp_path: Path) -> None:
+    """Mixing of weights at the end of a fit validates with callbacks taken out: nobody could tell the cache."""
+    seen: list[str] = []
+
+    class Mix(Callback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            weight = pl_module.backbone.layer1[0].conv1.weight
+            before = weight.detach().clone()
+            for factor in (1.0, 0.5, 1.0):
+                with torch.no_grad():
+                    weight.copy_(factor * before)
+                seen.append(type(next(iter(trainer.val_dataloaders)).input).__name__)
+                seen.append(type(next(iter(trainer.train_dataloader)).input).__name__)
+
+    class Late(FeatureCache):
+        """Lets the mixing come first, as a monitor that stands before it in the list."""
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            Mix().on_train_end(trainer, pl_module)
+            super().on_train_end(trainer, pl_module)
+
+    run(tmp_path, Late("always"), epochs=2)
+    assert seen == ["Activations", "Activations", "Tensor", "Tensor", "Activations", "Activations"]
+
+
 def test_steps_of_a_schedule_end_the_cache_in_time(tmp_path: Path) -> None:
     """12 steps are two epochs and two batches of five: the third epoch must read its inputs from the begin."""
     options: dict[str, Any] = {

@@ -29,6 +29,9 @@ class Counting:
 class FromMemory:
     """Stands in for a cache: says what it was asked for."""
 
+    def __init__(self, current: bool = True) -> None:
+        self.is_current = lambda: current
+
     def batch(self, keys: list[Any]) -> Batch:
         flat = [key for one in keys for key in (one if isinstance(one, list) else [one])]
         items = [key[0] if isinstance(key, tuple) else key for key in flat]
@@ -91,6 +94,14 @@ def test_whether_there_is_a_cache_is_asked_with_the_first_batch() -> None:
         batches = iter(loader)
         data.stored = None
         assert next(batches).input != "stored"
+        assert load.loads == 3
+
+
+def test_a_cache_of_other_weights_is_not_read() -> None:
+    for kind in ("shuffled", "val"):
+        loader, data, load = loader_of(kind)
+        data.stored = FromMemory(current=False)  # type: ignore[assignment]
+        assert next(iter(loader)).input != "stored"
         assert load.loads == 3
 
 
