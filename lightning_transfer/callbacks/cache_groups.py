@@ -49,9 +49,10 @@ class RunGroups:
         end = _end(trainer)
         if freezers:
             freezer = freezers[0]
-            given = {"backbone": freezer.backbone, "head": freezer.head, "layer_groups": freezer.layer_groups}
+            given: dict[str, Any] = {"backbone": freezer.backbone, "head": freezer.head}
+            given["layer_groups"] = freezer.layer_groups
             try:
-                found = freezer.depth_map or resolve_depth(module, **given)  # type: ignore[arg-type]
+                found = freezer.depth_map or resolve_depth(module, **given)
             except ValueError as error:
                 raise CacheRefusedError(str(error).rstrip(".")) from error
             total = len(found.groups)

@@ -36,8 +36,8 @@ def add_cache(callbacks: list[Any], when: CacheFeatures) -> None:
     Example:
         >>> found = []
         >>> add_cache(found, "auto")
-        >>> found[0].when, get_args(CacheFeatures)
-        ('auto', ('auto', 'always', 'never'))
+        >>> found[0].when
+        'auto'
     """
     if any(isinstance(item, FeatureCache) for item in callbacks):
         if when != "auto":
