@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=6, help="of the U-Net, in epochs")
     parser.add_argument("--max_epochs", type=int, default=80, help="of the U-Net")
     parser.add_argument("--precision", default="32-true", help="of all fits; bf16-mixed is faster where the CPU has it")
+    parser.add_argument("--progress", action="store_true", help="show how the U-Net's validation goes")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/segmentation"))
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -150,7 +151,7 @@ def run_unet(fold: int, args: argparse.Namespace) -> Drawn:
         max_epochs=args.max_epochs,
         trainer_options={
             "accelerator": "auto", "devices": 1, "precision": args.precision, "limit_train_batches": args.batches,
-        },
+        }, show_progress=args.progress,
     )  # fmt: skip
     unet = found.module
     assert isinstance(unet, SegmentationModule)
