@@ -15,6 +15,7 @@ _HOMES = {
     "BackboneFreezeUnfreeze": "callbacks",
     "ClassificationModule": "modules",
     "DiscriminativeLR": "callbacks",
+    "FeatureCache": "callbacks",
     "ForgettingMonitor": "callbacks",
     "Record": "types",
     "RetentionBudget": "callbacks",
@@ -29,6 +30,7 @@ __all__ = [
     "BackboneFreezeUnfreeze",
     "ClassificationModule",
     "DiscriminativeLR",
+    "FeatureCache",
     "ForgettingMonitor",
     "Record",
     "RetentionBudget",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from lightning_transfer.callbacks import (
         BackboneFreezeUnfreeze,
         DiscriminativeLR,
+        FeatureCache,
         ForgettingMonitor,
         RetentionBudget,
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPLITS",
+    "Activations",
     "BackboneCard",
     "Batch",
     "Calibration",
@@ -145,6 +146,20 @@ class Batch(NamedTuple):
     input: Any
     target: Tensor | None
     index: Tensor  # type: ignore[assignment]  # a tuple's own `index` is of no use here
+
+
+class Activations(NamedTuple):
+    """What a cache gives in place of a batch's input: what the frozen layers of the backbone made of it.
+
+    Attributes:
+        layers: Outputs of the layers that are kept; the first axis of each is the batch.
+        given: What of the input is still read, by name; a tensor alone has the name ``""``.
+        sizes: Shapes of the parts of the input that are gone, ``(N, axes)`` each.
+    """
+
+    layers: tuple[Tensor, ...]
+    given: dict[str, Tensor]
+    sizes: dict[str, Tensor]
 
 
 class ModelOutput(NamedTuple):

@@ -62,7 +62,9 @@ def mid_level_layers(backbone: nn.Module, input_size: Sequence[int]) -> tuple[st
     )
 
 
-def read_maps(backbone: nn.Module, layers: Sequence[str], images: Tensor) -> tuple[Tensor, list[Tensor]]:
+def read_maps(
+    backbone: nn.Module, layers: Sequence[str], images: Tensor, run: Callable[[], Tensor] | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """Run the backbone once; return its pooled features, and the outputs of the named layers as maps.
 
     Args:
@@ -70,6 +72,7 @@ def read_maps(backbone: nn.Module, layers: Sequence[str], images: Tensor) -> tup
         layers: Dotted names inside the backbone. Outputs ``(N, C, h, w)``, ``(N, h, w, C)`` and, of square images,
             tokens ``(N, T, C)`` with any class or register tokens before those of the patches.
         images: ``(N, channels, H, W)``.
+        run: Runs the backbone in another way than by calling it with the images, such as from a cache.
 
     Returns:
         Features ``(N, F)``, and one map ``(N, C, h, w)`` for each layer, in the order of ``layers``.
@@ -85,7 +88,7 @@ def read_maps(backbone: nn.Module, layers: Sequence[str], images: Tensor) -> tup
         (torch.Size([2, 512]), [(2, 128, 8, 12), (2, 256, 4, 6)])
     """
     with _recorded(backbone, layers) as found:
-        features: Tensor = backbone(images)
+        features: Tensor = backbone(images) if run is None else run()
     size = (images.shape[2], images.shape[3])
     maps = []
     for name in layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,6 +146,26 @@ class BackboneFreezeUnfreeze(Callback):
         """
         end = max_epochs if self.schedule.unit == "epoch" else max_steps
         return self._plan(module, self._resolve(module), end)
+
+    @property
+    def depth_map(self) -> DepthMap | None:
+        """What is frozen and opened, from stem to top; only in a fit."""
+        return None if self._freezer is None else self._freezer.depth_map
+
+    def most_open(self, trainer: Trainer, epoch: int, total: int) -> int:
+        """Count the groups that may be open at some time of an epoch, the present one or a later, as is known now."""
+        if self.monitor is not None:
+            checks = math.ceil(trainer.num_training_batches / trainer.val_check_batch) if trainer.val_check_batch else 1
+            sure = epoch < trainer.current_epoch + self._metric.checks_to_come // max(1, checks)
+            count = self._target(trainer) if sure and self._freezer is not None else 0 if sure else total
+        elif self.schedule.unit == "epoch":
+            count = self.schedule.open_at(epoch, total)
+        else:
+            steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+            begin = trainer.global_step + (epoch - trainer.current_epoch) * steps
+            moments = [begin, *(moment for moment in self.schedule.changes(total) if begin < moment < begin + steps)]
+            count = max(self.schedule.open_at(moment, total) for moment in moments)
+        return count if self._limit is None else min(count, self._limit)
 
     def limit_open_groups(self, count: int | None) -> None:
         """Keep at most this many groups open from the next optimizer step on, whatever the schedule says.

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["check_strategy", "reset_compiled_code", "rewrap_ddp"]
+__all__ = ["check_strategy", "is_one_device_or_ddp", "reset_compiled_code", "rewrap_ddp"]
 
 # By name, since `lightning.pytorch` and `pytorch_lightning` each have their own classes.
 _ONE_DEVICE_AND_DDP = ("SingleDeviceStrategy", "DDPStrategy")
@@ -41,6 +41,12 @@ def check_strategy(trainer: Trainer, callback: object, *also: str) -> None:
         "state, so frozen layers and split groups would be wrong without a sign. Use `Trainer(strategy='ddp')`, "
         f"'ddp_spawn'{others} or a single device, or leave the callback out."
     )
+
+
+def is_one_device_or_ddp(trainer: Trainer) -> bool:
+    """Tell whether each process has all parameters, whole."""
+    names = [cls.__name__ for cls in type(trainer.strategy).__mro__]
+    return any(name in _ONE_DEVICE_AND_DDP for name in names) and not any(name in _REFUSED for name in names)
 
 
 def rewrap_ddp(trainer: Trainer, module: LightningModule) -> None:

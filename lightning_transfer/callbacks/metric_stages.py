@@ -97,6 +97,12 @@ class MetricStages:
         """Stalls so far."""
         return self._counter.stage
 
+    @property
+    def checks_to_come(self) -> int:
+        """Checks at least before the next stall is complete."""
+        counter = self._counter
+        return counter.patience - counter.waited + (counter.best is None)
+
     def after_validation(self, trainer: Trainer) -> None:
         """Take in a metric that validation logs."""
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit" or self._source == "training":

@@ -25,6 +25,7 @@ from lightning_transfer.evaluation import (
     CLINICAL_KEY,
     EXAMPLES_KEY,
     ROUTING_KEY,
+    BaselineOutputs,
     ClassificationResult,
     Outputs,
     TrainingExamples,
@@ -103,6 +104,8 @@ def finish_test(cli: TransferCLI) -> None:
     frozen = FrozenFeatures(cli)
     rows = plain_rows(cli, outputs, frozen)
     interrupted = add_scratch(cli, outputs, rows)
+    if "scratch" in rows:
+        _write_baseline(cli, "scratch", kept, rows["scratch"])
     result = evaluate(cli, outputs, records, rows, routing)
     result = replace(result, shortcuts=find_shortcuts(cli, outputs, records, frozen))
     result.write_json(cli.output / "metrics.json")
@@ -165,6 +168,13 @@ def _write(
     skipped: Sequence[Skipped] = (),
 ) -> Path:
     return write_predictions(cli.output / name, records, found, cli.model.schema, cli.calibration, skipped=skipped)
+
+
+def _write_baseline(cli: TransferCLI, name: str, records: Sequence[Record], row: BaselineOutputs) -> Path:
+    """Write what a baseline says of each record, as the model's own predictions: some take as long as a fit."""
+    path, schema = cli.output / f"predictions_{name}.csv", cli.model.schema
+    found = predictions(row.outputs.logits, [record.id for record in records], schema, row.calibration)
+    return write_predictions(path, records, found, schema, row.calibration)
 
 
 def _write_escapes(

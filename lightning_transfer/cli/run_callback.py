@@ -96,6 +96,9 @@ class RunFolderCallback(Callback):
             **stages_and_groups(trainer, pl_module, memory=self.only_plan),
         }
         if self.only_plan:
+            from lightning_transfer.cli.feature_cache import cache_notes
+
+            self.plan["notes"] = [*self.plan["notes"], *cache_notes(trainer, pl_module)]
             self.plan |= recommendation_facts(trainer, pl_module, schema)
             # The fit loop then skips itself; epochs and steps, which schedulers count on, stay as they are.
             trainer.limit_train_batches = 0

@@ -29,6 +29,7 @@ from lightning_transfer.cli.decoding_clock import DecodingClock
 from lightning_transfer.cli.errors import UsageError, explain, explain_instantiation
 from lightning_transfer.cli.evaluation_options import EvaluationOptions
 from lightning_transfer.cli.export_options import ExportOptions
+from lightning_transfer.cli.feature_cache import add_cache, add_cache_option
 from lightning_transfer.cli.heads import LINEAR, find_head
 from lightning_transfer.cli.recipe import Kind, Recipe
 from lightning_transfer.cli.run_callback import RunFolderCallback
@@ -114,6 +115,7 @@ class TransferCLI(LightningCLI):
         parser.add_argument(
             "--check_data", type=bool, default=True, help="Check the data before training; errors stop the fit."
         )
+        add_cache_option(parser)
         if issubclass(self.recipe.data_class(), BaseDataModule):
             parser.link_arguments("check_data", "data.check_data")
         if self.arguments.verb == "check-data":
@@ -266,6 +268,8 @@ class TransferCLI(LightningCLI):
         )
         # First: it reads the plan before other callbacks freeze anything.
         callbacks.insert(0, self.run_callback)
+        if self.arguments.verb in ("fit", "plan"):
+            add_cache(callbacks, self.config_init["cache_features"])
         if self.arguments.verb == "fit":
             callbacks.append(CostCallback())
         if self.transcribes and self.arguments.verb == "test":

@@ -216,6 +216,11 @@ class AudioDataModule(BaseDataModule):
         """Change the samples of a training recording as the options say."""
         return self.augmentation(value, self.spec.sampling_rate, generator)
 
+    @property
+    def varies_inputs(self) -> bool:
+        """Whether the options change anything."""
+        return bool(self.augmentation)
+
     def collate_inputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the features of recordings as one batch, padded to its longest."""
         return self.spec.collate([self.spec.features(wave) for wave in inputs])

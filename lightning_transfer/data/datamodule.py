@@ -26,7 +26,7 @@ from lightning_transfer.data.loading import (
     make_loader,
     stack_inputs,
 )
-from lightning_transfer.data.mask_hooks import MaskHooks
+from lightning_transfer.data.mask_hooks import MaskHooks, may_vary
 from lightning_transfer.data.options import check_options
 from lightning_transfer.data.progress import Progress, quiet
 from lightning_transfer.data.reading import leave_out_unusable
@@ -364,7 +364,7 @@ class BaseDataModule(MaskHooks, pl.LightningDataModule, ABC):
         if self.schema is None:
             raise MisconfigurationException(f"`{type(self).__name__}` has not read its data. Call `setup` first.")
         worker, (records, index) = self._for_workers(), items
-        augment = worker.augment_input if sampler is not None else None
+        augment = worker.augment_input if sampler is not None and may_vary(self) else None
         pair = worker.load_pair if task == "segmentation" else None
         made = (worker.load_input, self.schema.classes, task, augment, index, self.encode_target, pair)
         return make_loader(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, WeightedRandomSampler
 
 from lightning_transfer.data.length_groups import batches_in_order, group_by_length
+from lightning_transfer.data.record_loader import RecordLoader, ResumableLoader
+from lightning_transfer.data.stored_batches import StoredBatches
 from lightning_transfer.types import Batch, Record, Task
 
 __all__ = [
@@ -118,6 +118,7 @@ class RecordDataset(Dataset[Item]):
         self._load = load
         self._augment = augment
         self._pair = pair
+        self.stored: StoredBatches | None = None  # a cache, which a `RecordLoader` reads instead
         self._targets: list[Tensor | None] = [None] * len(self.records)
         if task is not None and pair is None:
             target = encode or partial(encode_label, classes=classes, task=task)
@@ -125,6 +126,24 @@ class RecordDataset(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether inputs are changed at random when a sampler gives a seed."""
+        return self._augment is not None
+
+    @property
+    def loads_targets(self) -> bool:
+        """Whether targets come from files, with the input."""
+        return self._pair is not None
+
+    def targets_of(self, items: Sequence[int]) -> Tensor | None:
+        """Return the targets of a batch; None unless each item has one."""
+        return join_targets([self._targets[item] for item in items])
+
+    def place_of(self, item: int) -> int | PieceIndex:
+        """Return what an item says of its place."""
+        return item if self._index is None else self._index[item]
 
     @property
     def owners(self) -> list[int]:
@@ -153,7 +172,7 @@ class RecordDataset(Dataset[Item]):
 
     def _item(self, key: int | tuple[int, int]) -> Item:
         index, seed = key if isinstance(key, tuple) else (key, None)
-        place = index if self._index is None else self._index[index]
+        place = self.place_of(index)
         changes = self._augment is not None and seed is not None
         generator = torch.Generator().manual_seed(seed) if changes and seed is not None else None
         if self._pair is not None:
@@ -223,72 +242,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter(list(zip(order, seeds, strict=True)))
 
 
-class ResumableLoader(DataLoader[Any]):
-    """A DataLoader that a resumed fit starts where the interrupted one stood, without loading what was trained on.
-
-    Lightning saves the ``state_dict`` with each checkpoint, and gives it back when an epoch is resumed in its middle.
-    The sampler must give the same order again for the same epoch, as `EpochSampler` does; a distributed sampler around
-    it may. What counts are batches that were handed out, not those that workers have loaded ahead.
-
-    Example:
-        >>> loader = ResumableLoader(range(10), batch_size=3)
-        >>> _ = next(batches := iter(loader))
-        >>> state = loader.state_dict()
-        >>> state
-        {'batches': 1, 'of': 4}
-        >>> again = ResumableLoader(range(10), batch_size=3)
-        >>> again.load_state_dict(state)
-        >>> [batch.tolist() for batch in again]
-        [[3, 4, 5], [6, 7, 8], [9]]
-    """
-
-    # Of the class, since Lightning makes the loader anew from its arguments when it puts in another sampler.
-    _given = 0
-    _skip = 0
-
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches of this epoch were handed out, and how many there are."""
-        return {"batches": self._given, "of": len(self)}
-
-    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        """Leave out, in the next pass alone, the batches that were handed out."""
-        if state_dict["of"] != len(self):
-            rank_zero_warn(
-                f"The checkpoint was made in an epoch of {state_dict['of']} batches, and now there are {len(self)}: "
-                f"the first {state_dict['batches']} are left out, but they are not those that were trained on. Resume "
-                "with the same data, batch size and number of processes, or from the end of an epoch."
-            )
-        self._skip = state_dict["batches"]
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override] # a generator, not the class that torch names
-        skip, self._skip = self._skip, 0
-        self._given = skip
-        return self._hand_out(skip)
-
-    def _hand_out(self, skip: int) -> Iterator[Any]:
-        """Start at the first request: workers draw indices at once, and Lightning sets the epoch after ``iter``."""
-        for batch in self._rest(skip) if skip else super().__iter__():
-            self._given += 1
-            yield batch
-
-    def _rest(self, skip: int) -> DataLoader[Any]:
-        """Return a loader of the batches after the first ``skip``; their indices are drawn, but nothing is loaded."""
-        if self.batch_sampler is None:
-            raise ValueError("A ResumableLoader makes batches; got `batch_size=None`.")
-        return DataLoader(
-            self.dataset,
-            batch_sampler=list(islice(self.batch_sampler, skip, None)),
-            num_workers=self.num_workers,
-            collate_fn=self.collate_fn,
-            pin_memory=self.pin_memory,
-            timeout=self.timeout,
-            worker_init_fn=self.worker_init_fn,
-            multiprocessing_context=self.multiprocessing_context,
-            generator=self.generator,
-            prefetch_factor=self.prefetch_factor,
-        )
-
-
 def stack_inputs(inputs: Sequence[Any]) -> Any:  # noqa: ANN401 - tensor or dict of tensors
     """Stack tensors, or pad the tensors of dicts with zeros to the longest.
 
@@ -310,6 +263,12 @@ def _pad(values: Sequence[Tensor], fill: float = 0) -> Tensor:
     return pad_sequence(list(values), batch_first=True, padding_value=fill)
 
 
+def join_targets(targets: Sequence[Tensor | None]) -> Tensor | None:
+    """Stack targets, those of different length padded with `NO_TOKEN`; None unless every item has one."""
+    known = [target for target in targets if target is not None]
+    return _pad(known, NO_TOKEN) if len(known) == len(targets) else None
+
+
 class Collate:
     """Turn items into a `Batch`; a class of its own so that worker processes can receive it.
 
@@ -325,9 +284,7 @@ class Collate:
         drawn: Any = items
         rows: Sequence[Item] = drawn[0] if isinstance(drawn[0], list) else drawn
         inputs, targets, indices = zip(*rows, strict=True)
-        known = [target for target in targets if target is not None]
-        target = _pad(known, NO_TOKEN) if len(known) == len(rows) else None
-        return Batch(self._collate_inputs(inputs), target, torch.tensor(indices))
+        return Batch(self._collate_inputs(inputs), join_targets(targets), torch.tensor(indices))
 
 
 def make_loader(
@@ -366,7 +323,7 @@ def make_loader(
         drawn, whole = batches_in_order(dataset.items_of(only), lengths, budget), True
     elif sampler is None:
         items = dataset.in_order(only, lengths)
-    kind: type[DataLoader[Any]] = DataLoader if sampler is None else ResumableLoader
+    kind: type[RecordLoader] = RecordLoader if sampler is None else ResumableLoader
     return kind(
         items,
         batch_size=1 if whole else batch_size,

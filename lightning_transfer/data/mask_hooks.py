@@ -17,7 +17,22 @@ from lightning_transfer.data.schema import POSITIVE_CLASS
 from lightning_transfer.errors import CheckpointError, DataError, closest, listing
 from lightning_transfer.types import Record, Schema, Task
 
-__all__ = ["MaskHooks"]
+__all__ = ["MaskHooks", "may_vary"]
+
+
+def may_vary(datamodule: MaskHooks) -> bool:
+    """Tell whether a datamodule may change training inputs at random: unless the class that can says that it does not.
+
+    A subclass that overrides `augment_input` or `augment_pair`, and says nothing, may.
+    """
+    classes = type(datamodule).__mro__
+    places = {
+        name: next((place for place, cls in enumerate(classes) if name in vars(cls)), len(classes))
+        for name in ("augment_input", "augment_pair", "varies_inputs")
+    }
+    base = next(place for place, cls in enumerate(classes) if cls.__name__ == "BaseDataModule")
+    changed = min(places["augment_input"], places["augment_pair"])
+    return (changed < base and changed < places["varies_inputs"]) or datamodule.varies_inputs
 
 
 class MaskHooks:
@@ -83,6 +98,11 @@ class MaskHooks:
         """Return input and mask, changed in the same way by the ``augmentations`` that the datamodule has."""
         changes = getattr(self, "augmentations", None)
         return (value, target) if changes is None else changes.pair(value, target, generator)
+
+    @property
+    def varies_inputs(self) -> bool:
+        """Whether training inputs are changed at random; who overrides `augment_input` says here when it is not so."""
+        return bool(getattr(getattr(self, "augmentations", None), "names", ()))
 
     def find_mask_classes(self, restored: Schema | None) -> tuple[str, ...]:
         """Return the classes of pixels, the background first.

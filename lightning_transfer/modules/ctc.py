@@ -172,8 +172,13 @@ class CTCModule(SpeechModule):
 
     def frames(self, input: Mapping[str, Tensor], *, augment: bool = False) -> Frames:
         """Return the backbone's features in time; ``augment`` lays the masks of ``spec_augment`` over them."""
-        found: Frames = self.backbone(input, augment=self.spec_augment if augment else None)
+        found: Frames = self.encode(input, augment=self.spec_augment if augment else None)
         return found
+
+    @property
+    def cache_refusal(self) -> str:
+        """Masks are laid inside the backbone, others in each step."""
+        return "" if self.spec_augment is None else "`spec_augment` hides other parts of a recording in each step"
 
     def features(self, input: Any) -> Tensor:  # noqa: ANN401 - as the parent's
         """Return the mean of each recording's frames, ``(N, F)``."""

@@ -171,7 +171,7 @@ class NormalOnlyModule(TransferModule):
             features, maps = read_maps(self.backbone, self.layers, images)
             return features, patch_features(maps)
 
-    def forward(self, input: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def forward(self, input: Any) -> Tensor:  # noqa: ANN401 - a tensor of images
         """Return logits ``(N, 1)``: above 0 what would be an outlier among good training images."""
         scores, _ = self._remembering()(self.patches(input)[1])
         return self.bank.logits(scores)
@@ -219,6 +219,11 @@ class NormalOnlyModule(TransferModule):
         self.bank.empty()
         self._reservoir = PatchReservoir(self.max_patches, torch.Generator().manual_seed(_SEED))
         self._records_seen, self._left_out, self.suspects = [], 0, []
+
+    @property
+    def cache_refusal(self) -> str:
+        """Nothing is run twice."""
+        return "a bank of normal patches is filled in one pass"
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the patches of the good images; those of other classes do not even pass the backbone."""

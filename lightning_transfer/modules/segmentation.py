@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from lightning_transfer.modules.segmentation_loss import segmentation_loss
 from lightning_transfer.modules.transfer import TransferModule
 from lightning_transfer.modules.unet import unet_of_size
 from lightning_transfer.modules.unet_decoder import UNetDecoder
-from lightning_transfer.types import Batch, Schema
+from lightning_transfer.types import Activations, Batch, Schema
 
 __all__ = ["PixelOutput", "PlainUNetModule", "SegmentationModule"]
 
@@ -151,16 +151,26 @@ class SegmentationModule(TransferModule):
         size = schema.preprocessing.get("size") or (height, width)
         return channels, int(size[0]), int(size[1])
 
-    def forward(self, input: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def kept_input(self, input: Any) -> dict[str, Tensor]:  # noqa: ANN401 - as the parent's
+        """Return the images: the decoder's last step reads them."""
+        return {"": input}
+
+    @property
+    def read_layers(self) -> Sequence[str]:
+        """Names of the layers whose maps the decoder reads."""
+        return self.layers
+
+    def forward(self, input: Tensor | Mapping[str, Tensor] | Activations) -> Tensor:
         """Return logits ``(N, C, H, W)`` of images ``(N, channels, H, W)``."""
-        if self.head is None or not isinstance(input, Tensor):
+        images = input.given[""] if isinstance(input, Activations) else input
+        if self.head is None or not isinstance(images, Tensor):
             raise MisconfigurationException(
                 f"`{type(self).__name__}` has no decoder yet: call `use_schema` and `configure_model` first."
                 if self.head is None
-                else f"`{type(self).__name__}` takes a tensor of images, got {type(input).__name__}."
+                else f"`{type(self).__name__}` takes a tensor of images, got {type(images).__name__}."
             )
-        _, maps = read_maps(self.backbone, self.layers, input)
-        logits: Tensor = self.head(maps, input)
+        _, maps = read_maps(self.backbone, self.layers, images, run=lambda: self.encode(input))
+        logits: Tensor = self.head(maps, images)
         return logits
 
     def loss(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -230,7 +240,12 @@ class PlainUNetModule(SegmentationModule):
         channels, _, _ = self._input_size(schema)
         return unet_of_size(channels, schema.num_logits, self.num_parameters or 31_000_000)
 
-    def forward(self, input: Tensor | Mapping[str, Tensor]) -> Tensor:
+    @property
+    def cache_refusal(self) -> str:
+        """There is no pretrained backbone."""
+        return "a plain U-Net has no frozen layers"
+
+    def forward(self, input: Tensor | Mapping[str, Tensor] | Activations) -> Tensor:
         """Return logits ``(N, C, H, W)`` of images ``(N, channels, H, W)``."""
         if self.head is None:
             raise MisconfigurationException(f"`{type(self).__name__}` has no network yet: call `configure_model`.")

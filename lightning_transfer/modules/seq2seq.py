@@ -116,6 +116,11 @@ class Seq2SeqModule(SpeechModule):
             )
         return nn.Identity()
 
+    @property
+    def cache_refusal(self) -> str:
+        """Training and generating run the network in two ways, and the second one from the sound."""
+        return "a decoder that writes texts runs the whole network at each validation"
+
     def features(self, input: Mapping[str, Tensor]) -> Tensor:  # type: ignore[override]
         """Return the mean of the encoder's frames over the sound in each window, ``(N, F)``."""
         model: Any = self.network.model

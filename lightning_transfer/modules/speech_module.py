@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lightning_transfer.data.transcripts import normaliser
 from lightning_transfer.metrics.error_rate import ErrorRate
 from lightning_transfer.modules.transfer import TransferModule
 from lightning_transfer.speech import Transcript
-from lightning_transfer.types import Batch, Schema
+from lightning_transfer.types import Activations, Batch, Schema
 
 __all__ = ["Place", "SpeechModule", "places"]
 
@@ -98,11 +98,16 @@ class SpeechModule(TransferModule):
         stride = float(preprocessing.get("chunk_seconds", 0.0)) - float(preprocessing.get("overlap_seconds", 0.0))
         return piece * stride
 
+    def kept_input(self, input: Any) -> dict[str, Tensor]:  # noqa: ANN401 - as the parent's
+        """Return what says how long each recording is."""
+        return {"attention_mask": input["attention_mask"]} if "attention_mask" in input else dict(input)
+
     def sound_seconds(self, batch: Batch) -> list[float]:
         """Return the length of the sound in each row, by its attention mask."""
-        mask = batch.input.get("attention_mask")
+        parts: Mapping[str, Tensor] = batch.input.given if isinstance(batch.input, Activations) else batch.input
+        mask = parts.get("attention_mask")
         if mask is None:
-            sound = next(value for key, value in batch.input.items() if key.startswith("input_"))
+            sound = next(value for key, value in parts.items() if key.startswith("input_"))
             steps = [sound.shape[getattr(self.backbone, "time_axis", sound.ndim - 1)]] * len(sound)
         else:
             steps = mask.sum(dim=1).tolist()

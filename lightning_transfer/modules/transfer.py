@@ -26,9 +26,10 @@ from lightning_transfer.backbones import (
 )
 from lightning_transfer.data.schema import check_preprocessing
 from lightning_transfer.errors import CheckpointError, listing
+from lightning_transfer.modules.cached_backbone import CachedBackbone
 from lightning_transfer.modules.expanded_head import ExpandedHead
 from lightning_transfer.modules.unit_norm import UnitNorm
-from lightning_transfer.types import BackboneCard, Batch, Calibration, ModelOutput, Schema
+from lightning_transfer.types import Activations, BackboneCard, Batch, Calibration, ModelOutput, Schema
 
 __all__ = ["CHECKPOINT_FORMAT", "CHECKPOINT_KEY", "TransferModule", "read_checkpoint"]
 
@@ -36,7 +37,7 @@ CHECKPOINT_KEY = "lightning_transfer"
 CHECKPOINT_FORMAT = 1
 
 
-class TransferModule(pl.LightningModule):
+class TransferModule(CachedBackbone, pl.LightningModule):
     """Hold a pretrained backbone and a new head; know nothing of a domain.
 
     The constructor loads the backbone and its card. The head is built in `configure_model`, from the `Schema` of
@@ -104,7 +105,6 @@ class TransferModule(pl.LightningModule):
         if not 0.0 <= head_dropout < 1.0:
             raise ValueError(f"Expected `head_dropout` in [0, 1), got {head_dropout}. Use 0.0 for no dropout.")
         given = BackboneCard.from_dict(card) if isinstance(card, Mapping) else card
-        self.backbone: nn.Module
         if self.form == "seq2seq":
             if in_channels is not None:
                 raise ValueError(f"`in_channels: {in_channels}` is for pictures, and this model reads sound.")
@@ -187,12 +187,12 @@ class TransferModule(pl.LightningModule):
             head = ExpandedHead(head, nn.Linear(width, size))
         return head
 
-    def features(self, input: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def features(self, input: Tensor | Mapping[str, Tensor] | Activations) -> Tensor:
         """Return pooled backbone features ``(N, F)``."""
-        result: Tensor = self.backbone(input)
+        result: Tensor = self.encode(input)
         return result
 
-    def forward(self, input: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def forward(self, input: Tensor | Mapping[str, Tensor] | Activations) -> Tensor:
         """Return logits ``(N, num_logits)``, before any temperature."""
         return self._classify(self.features(input))
 

@@ -129,6 +129,11 @@ class ZeroShotModule(ClassificationModule):
     def _names(self) -> Descriptions:
         return complete_descriptions({}, list(self.descriptions))
 
+    @property
+    def cache_refusal(self) -> str:
+        """Nothing is run twice."""
+        return "nothing trains"
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override] # no loss
         """Do nothing."""
 

@@ -358,6 +358,11 @@ class MedicalDataModule(BaseDataModule):
         """Change the image at random, in the ways that were allowed."""
         return self.augmentations(value, generator)
 
+    @property
+    def varies_inputs(self) -> bool:
+        """Whether a way to change images is allowed."""
+        return bool(self.augmentations.names)
+
     def plain_features(self, train: Sequence[Record]) -> Callable[[Sequence[Record]], NDArray[np.float32]]:
         """Return what describes images without a network, for the baseline ``plain``; ``train`` teaches it nothing."""
         spec = self.preprocessing

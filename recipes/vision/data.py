@@ -295,6 +295,11 @@ class VisionDataModule(BaseDataModule):
         """Apply the declared symmetries at random."""
         return self.augmentations(value, generator)
 
+    @property
+    def varies_inputs(self) -> bool:
+        """Whether a way to change images is allowed."""
+        return bool(self.augmentations.names)
+
     def plain_features(self, train: Sequence[Record]) -> Callable[[Sequence[Record]], NDArray[np.float32]]:
         """Return what describes images without a network, for the baseline ``plain``; ``train`` teaches it nothing."""
         preprocessing: ImagePreprocessing = self.preprocessing

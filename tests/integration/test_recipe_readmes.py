@@ -127,10 +127,12 @@ def test_the_shell_lines_for_real_data_run(tmp_path: Path) -> None:
         for fence in fences()
         if fence.needs_real_data
     ]
-    assert len(said) == 2
+    assert len(said) == 3
     assert "pixel_auroc" in said[0]
     assert list(place.rglob("maps/*.png"))
-    assert len(list(place.rglob("predictions.csv"))) == 3
+    assert "crack" in said[1]
+    assert list(place.rglob("test/masks/**/*.png"))
+    assert len(list(place.rglob("predictions.csv"))) == 4
 
 
 def test_the_nlp_fences_show_the_whole_path() -> None:

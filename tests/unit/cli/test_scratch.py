@@ -1,5 +1,6 @@
 """The row `scratch` through the command line; the maths is tested in tests/unit/evaluation/test_scratch.py."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import lightning_transfer.cli.scratch
 from lightning_transfer.cli import main
@@ -50,6 +52,14 @@ def test_the_row_stands_beside_the_model_with_a_paired_difference(
     own = metrics["auroc"]["value"] - metrics["auroc_of_scratch"]["value"]
     assert metrics["auroc_minus_scratch"]["value"] == pytest.approx(own)
     assert "of 0.001, 0.003 (by val_macro_f1)" in printed
+    with (run / "test" / "predictions_scratch.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with (run / "test" / "predictions.csv").open(newline="") as stream:
+        assert [(row["id"], row["label"]) for row in csv.DictReader(stream)] == [
+            (row["id"], row["label"]) for row in rows
+        ]
+    area = roc_auc_score([row["label"] != "good" for row in rows], [float(row["score"]) for row in rows])
+    assert metrics["auroc_of_scratch"]["value"] == pytest.approx(area), "the file holds another model's scores"
     [row] = [line for line in printed.splitlines() if line.startswith("from scratch  ")]
     assert float(row.split()[-1]) > 0
     new = {path.relative_to(run) for path in run.rglob("*") if path.is_file()}
