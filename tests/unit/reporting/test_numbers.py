@@ -57,8 +57,10 @@ def test_directions_and_names() -> None:
 
 
 def test_baselines_are_called_as_in_the_terminal() -> None:
-    # The last two are of recognisers and of masks alone.
-    assert BASELINES == {**_NAMES, "pretrained": "before adapting", "unet": "plain U-Net from scratch"}
+    # These are of recognisers and of masks alone.
+    others = {"pretrained": "before adapting", "unet": "plain U-Net from scratch", "greedy": "without the lexicon"}
+    others |= {f"{name}_greedy": f"{BASELINES[name]}, without the lexicon" for name in ("pretrained", "scratch")}
+    assert BASELINES == {**_NAMES, **others}
 
 
 def test_shares_are_shown_as_percentages() -> None:
