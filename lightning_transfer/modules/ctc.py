@@ -265,7 +265,7 @@ class CTCModule(SpeechModule):
         logits, lengths = self(batch.input)
         if self.decoding is None:
             return self._transcripts(batch, greedy_decode(logits, lengths, self._known_vocabulary))
-        if self._decoder is None:
+        if self._decoder is None or self._decoder.options is not self.decoding:
             self._decoder = LexiconDecoder(self.decoding, self._known_vocabulary)
         return self._transcripts(batch, self._decoder(logits, lengths))
 

@@ -109,15 +109,15 @@ class LexiconDecoder:
     """
 
     def __init__(self, options: BeamSearch, vocabulary: CTCVocabulary) -> None:
-        self.vocabulary = vocabulary
-        self.spellings = {word: vocabulary.encode(word) for word in options.words}
+        self.options, self.vocabulary = options, vocabulary
+        spellings = {word: vocabulary.encode(word) for word in options.words}
         outside = [word for word in options.words if vocabulary.outside([word])]
         if outside:
             raise DataError(
                 f"{len(outside)} words of the lexicon cannot be spelled: {listing((f'`{w}`' for w in outside), 5)}. The"
                 f" vocabulary has {listing((f'`{token}`' for token in vocabulary.tokens), 40)}."
             )
-        self._search = _build(options, vocabulary, self.spellings)
+        self._search = _build(options, vocabulary, spellings)
 
     def __call__(self, logits: Tensor, lengths: Tensor) -> list[Heard]:
         """Return the likeliest words of each row.

@@ -71,6 +71,9 @@ def test_a_lexicon_rules_what_is_transcribed_and_travels_with_the_checkpoint(tmp
     trainer = quiet_trainer()
     trainer.strategy.connect(module)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = sorted({word for text in TEXTS for word in text.split()})[-1]
+    module.decoding = BeamSearch([other])
+    assert {word for heard in module.transcribe(batch) for word in heard.text.split()} == {other}
     again = TransferModule.from_checkpoint(tmp_path / "a.ckpt")
     assert isinstance(again, CTCModule)
     assert again.decoding == BeamSearch(words, beam_size=20)
