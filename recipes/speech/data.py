@@ -176,8 +176,9 @@ class SpeechDataModule(AudioDataModule):
     def set_aside(self, records: list[Record]) -> list[Record]:
         """Let general speech join what is learnt from; then leave out what nothing can be learnt from."""
         if self.rehearsal_file is not None:
-            self._check_rehearsal_apart(self.rehearsal_file)
-            general = [replace(r, split="train") for r in self._read_general(self.rehearsal_file) if r.split in TRAIN]
+            read = self._read_general(self.rehearsal_file)
+            self._check_rehearsal_apart(self.rehearsal_file, read)
+            general = [replace(record, split="train") for record in read if record.split in TRAIN]
             options: dict[str, Any] = {"seed": self.split_seed, "by_class": False}
             records, said = rehearse(records, general, self.rehearsal_share, **options)
             self.findings += said
@@ -250,11 +251,11 @@ class SpeechDataModule(AudioDataModule):
             )
         return records
 
-    def _check_rehearsal_apart(self, file: Path) -> None:
+    def _check_rehearsal_apart(self, file: Path, records: Sequence[Record]) -> None:
         """Stop where the speech that shows what is lost is learnt from."""
         if self.general_file is None or file.resolve() != self.general_file.resolve():
             return
-        if any(record.split is None for record in self._read_general(file)):
+        if any(record.split is None for record in records):
             raise DataError(
                 f"`data.rehearsal_file` and `data.general_file` are both `{file}`, which has no splits: what is lost"
                 " would be judged by what is learnt. Give its rows a `split` of `train` and `val`, or name two lists."
