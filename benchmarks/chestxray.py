@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.recipe_runs import ROOT, Ran, run_recipe
+from benchmarks.recipe_runs import ROOT, Ran, find_run, run_recipe, scratch_options
 
 CONFIGS = ROOT / "recipes" / "medical" / "configs"
 WAYS = ("probe", "lp_ft", "scratch")
@@ -90,17 +90,8 @@ def adapt(way: str, fold: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def scratch(folder: Path, fold: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train the same network from random weights, as a row of the test of a run that is there."""
-    for way in ("lp_ft", "probe"):
-        stored = folder / f"{way}-{fold}.json"
-        if stored.is_file():
-            run = json.loads(stored.read_text())["run"]
-            break
-    else:
-        raise SystemExit(f"From scratch is a row of a run's test, and fold {fold} has no run: add `lp_ft` to `--ways`.")
-    words = [*test_of(run), "--evaluation.baselines=[scratch]", "--evaluation.shortcut_columns=[]"]
-    words += [f"--evaluation.scratch.learning_rates={json.dumps(args.rates)}"]
-    words += [f"--evaluation.scratch.{name}={getattr(args, name)}" for name in ("trial_epochs", "patience")]
-    ran = run_recipe("medical", [*words, f"--evaluation.scratch.max_epochs={args.max_epochs}"])
+    run = find_run(folder, ("lp_ft", "probe"), fold, "fold")
+    ran = run_recipe("medical", [*test_of(run), *scratch_options(args), "--evaluation.shortcut_columns=[]"])
     place = test_folder(ran)
     judged = json.loads((place / "evaluation.json").read_text())
     return {

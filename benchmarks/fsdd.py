@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.recipe_runs import ROOT, Ran, run_recipe
+from benchmarks.recipe_runs import ROOT, Ran, find_run, run_recipe, scratch_options
 
 CONFIGS = ROOT / "recipes" / "speech" / "configs"
 WAYS = ("probe", "gradual", "full", "rehearsed", "scratch")
@@ -177,18 +177,9 @@ def adapt(way: str, table: Path, general: Path, overrides: Sequence[str]) -> dic
 
 def scratch(folder: Path, pair: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train the same network from random weights, as a row of the test of a run that is there."""
-    for way in ("full", "gradual", "probe"):
-        stored = folder / f"{way}-{pair}.json"
-        if stored.is_file():
-            run = json.loads(stored.read_text())["run"]
-            break
-    else:
-        raise SystemExit(f"From scratch is a row of a run's test, and pair {pair} has no run: add `full` to `--ways`.")
-    rates = json.dumps(args.rates)
-    words = ["test", run, "--trainer.enable_progress_bar=false", "--evaluation.baselines=[scratch]"]
-    words += [f"--evaluation.scratch.trial_epochs={args.trial_epochs}"]
-    words += [f"--evaluation.scratch.learning_rates={rates}", f"--evaluation.scratch.patience={args.patience}"]
-    ran = run_recipe("speech", [*words, *lexicon(), f"--evaluation.scratch.max_epochs={args.max_epochs}"])
+    run = find_run(folder, ("full", "gradual", "probe"), pair, "pair")
+    words = ["test", run, "--trainer.enable_progress_bar=false", *scratch_options(args), *lexicon()]
+    ran = run_recipe("speech", words)
     return {"run": run, "cost": ran.cost, "digits": evaluation(ran)}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import re
 import subprocess
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ROOT", "Ran", "run_recipe"]
+__all__ = ["ROOT", "Ran", "find_run", "run_recipe", "scratch_options"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +65,28 @@ def run_recipe(recipe: str, words: Sequence[str]) -> Ran:
         raise SystemExit(f"`{' '.join(words)}` failed:\n{output}")
     cpu_seconds = usage.ru_utime + usage.ru_stime
     return Ran(output, time.perf_counter() - start, usage.ru_maxrss / 1024, cpu_seconds)
+
+
+def find_run(folder: Path, ways: Sequence[str], number: int, what: str) -> str:
+    """Return the run of the first of these ways that is stored for a round: from scratch is a row of its test.
+
+    Raises:
+        SystemExit: If none is stored; ``what`` is what the rounds are called.
+    """
+    for way in ways:
+        stored = folder / f"{way}-{number}.json"
+        if stored.is_file():
+            run: str = json.loads(stored.read_text())["run"]
+            return run
+    raise SystemExit(
+        f"From scratch is a row of a run's test, and {what} {number} has no run: add `{ways[0]}` to `--ways`."
+    )
+
+
+def scratch_options(args: argparse.Namespace) -> list[str]:
+    """Return the options of a test that trains from scratch, as the command line of a benchmark gives them."""
+    return [
+        "--evaluation.baselines=[scratch]",
+        f"--evaluation.scratch.learning_rates={json.dumps(args.rates)}",
+        *(f"--evaluation.scratch.{name}={getattr(args, name)}" for name in ("trial_epochs", "patience", "max_epochs")),
+    ]
